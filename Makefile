@@ -1,0 +1,57 @@
+# Everything a developer runs; `make help` lists it. CI runs `make test` through .ci/run.
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 10s
+SOAKTIME ?= 30m
+BENCH    ?= .
+TIMEOUT  ?= 20m
+
+# Packages whose tests are too slow under the race detector: `make test` runs them without.
+NORACE   ?=
+
+ALL       = $(shell $(GO) list ./...)
+WITHRACE  = $(filter-out $(addprefix skerry/,$(NORACE)),$(ALL))
+
+.PHONY: help build demo deps test check race fuzz bench soak clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 8
+
+build: ## bin/skerry
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/skerry ./cmd/skerry
+
+demo: ## a volume's life from import to rollback, on this machine, in a minute
+	@scripts/deps.sh demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo.sh
+
+deps: ## install the Debian packages that the tests need
+	@scripts/deps.sh
+
+test: deps ## all tests, as CI runs them
+	@scripts/vm/image.sh
+	@status=0; \
+	$(GO) test -race -timeout $(TIMEOUT) $(WITHRACE) || status=1; \
+	$(if $(NORACE),$(GO) test -timeout $(TIMEOUT) $(addprefix ./,$(NORACE)) || status=1;) \
+	if [ $$status = 0 ]; then echo "test: all passed"; else echo "test: FAILED"; fi; exit $$status
+
+check: ## format, vet, staticcheck, layers, and the tests of what changed since HEAD
+	@GO=$(GO) scripts/check.sh
+
+race: ## all tests under the race detector
+	$(GO) test -race -timeout 60m ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## benchmarks that match BENCH
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+soak: ## the long forms of the tests, then every fuzz target for SOAKTIME
+	SKERRY_SOAK=1 $(GO) test -count=1 -timeout 24h ./...
+	@GO=$(GO) scripts/fuzz.sh $(SOAKTIME)
+
+clean: ## remove what was built and cached
+	rm -rf bin .cache

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# image.sh: makes a small Debian disk, once, and prints the path of the raw file.
+#
+# The disk boots by BIOS from itself alone: MBR, extlinux, one ext4 partition. Each boot
+# adds a line to /boots, syncs, prints "OS-OK ... boots=N" on the serial port and powers off.
+# It is shared by all tests: serve it read-only, or a copy, an import or a clone of it.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+image=$cache/disk.raw
+size=640M
+start=1048576 # of the partition, bytes
+
+exec 9>"$cache/image.lock"
+flock 9
+if fresh "$image" "$here/image.sh" "$here/kernel.sh"; then
+	echo "$image"
+	exit 0
+fi
+need mmdebstrap extlinux mkfs.ext4 sfdisk
+"$here/kernel.sh" >/dev/null
+PATH=$PATH:/usr/sbin:/sbin
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo)
+tmp=$(mktemp -d)
+cleanup() {
+	if mountpoint -q "$tmp/mount"; then "${sudo[@]}" umount "$tmp/mount"; fi
+	"${sudo[@]}" rm -rf "$tmp"
+}
+trap cleanup EXIT
+root=$tmp/root
+mkdir "$root" "$tmp/mount"
+
+tree=$cache/debian.tar
+if [ ! -e "$tree" ]; then
+	echo "vm: making a Debian tree" >&2
+	mmdebstrap --quiet --variant=minbase --include=systemd-sysv,udev --dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' bookworm "$tree.part.tar" >&2
+	mv "$tree.part.tar" "$tree"
+fi
+echo "vm: making a disk of it" >&2
+"${sudo[@]}" tar -C "$root" -xf "$tree" --exclude='./dev/*' --exclude='./var/lib/apt/lists/*' --exclude='./var/cache/apt/*'
+
+mkdir -p "$tmp/add/etc/systemd/system/multi-user.target.wants" "$tmp/add/boot"
+cat >"$tmp/add/etc/systemd/system/boots.service" <<'UNIT'
+[Unit]
+Description=Count the boots on the disk and tell the serial port
+After=basic.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo "boot $(cut -d" " -f1 /proc/uptime)" >>/boots && sync && echo "OS-OK $(. /etc/os-release; echo $PRETTY_NAME) boots=$(wc -l </boots) $(cut -d" " -f1 /proc/uptime)s" >/dev/ttyS0; systemctl poweroff --force'
+UNIT
+ln -s ../boots.service "$tmp/add/etc/systemd/system/multi-user.target.wants/"
+ln -s /lib/systemd/system/multi-user.target "$tmp/add/etc/systemd/system/default.target"
+echo '/dev/vda1 / ext4 defaults 0 1' >"$tmp/add/etc/fstab"
+echo guest >"$tmp/add/etc/hostname"
+cp "$cache/vmlinuz" "$cache/initrd.img" "$tmp/add/boot/"
+cat >"$tmp/add/boot/extlinux.conf" <<'CONF'
+SERIAL 0 115200
+DEFAULT linux
+PROMPT 0
+LABEL linux
+ LINUX /boot/vmlinuz
+ INITRD /boot/initrd.img
+ APPEND console=ttyS0 quiet realroot=/dev/vda1 systemd.show_status=0 random.trust_cpu=on mitigations=off
+CONF
+"${sudo[@]}" cp -rP --remove-destination "$tmp/add/." "$root/"
+
+part=$image.part
+rm -f "$part"
+truncate -s "$size" "$part"
+echo '1M,,L,*' | sfdisk -q "$part"
+# extlinux reads neither 64-bit ext4 nor its checksums.
+"${sudo[@]}" mkfs.ext4 -q -F -O ^64bit,^metadata_csum -d "$root" -E "offset=$start" "$part" $((($(stat -c %s "$part") - start) / 1024))k
+"${sudo[@]}" mount -o "loop,offset=$start" "$part" "$tmp/mount"
+"${sudo[@]}" extlinux --install "$tmp/mount/boot" >"$tmp/log" 2>&1 || { cat "$tmp/log" >&2; exit 1; }
+"${sudo[@]}" umount "$tmp/mount"
+for mbr in /usr/lib/syslinux/mbr/mbr.bin /usr/lib/EXTLINUX/mbr.bin; do
+	[ -e "$mbr" ] && break
+done
+dd if="$mbr" of="$part" bs=440 count=1 conv=notrunc status=none
+mv "$part" "$image"
+built "$image" "$here/image.sh" "$here/kernel.sh"
+echo "$image"
