@@ -24,7 +24,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM
 
 # A terminal gets bold titles.
-bold= plain=
+bold='' plain=''
 [ ! -t 1 ] || bold=$'\e[1m' plain=$'\e[0m'
 title() { printf '\n%s# %s%s\n' "$bold" "$*" "$plain"; }
 # show COMMAND...: shows a command, then runs it.

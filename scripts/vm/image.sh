@@ -5,6 +5,7 @@
 # adds a line to /boots, syncs, prints "OS-OK ... boots=N" on the serial port and powers off.
 # It is shared by all tests: serve it read-only, or a copy, an import or a clone of it.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 image=$cache/disk.raw
 size=640M
@@ -33,7 +34,7 @@ mkdir "$root" "$tmp/mount"
 tree=$cache/debian.tar
 if [ ! -e "$tree" ]; then
 	echo "vm: making a Debian tree" >&2
-	mmdebstrap --quiet --variant=minbase --include=systemd-sysv,udev --dpkgopt='path-exclude=/usr/share/doc/*' \
+	"${sudo[@]}" mmdebstrap --quiet --variant=minbase --include=systemd-sysv,udev --dpkgopt='path-exclude=/usr/share/doc/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' bookworm "$tree.part.tar" >&2
 	mv "$tree.part.tar" "$tree"
 fi

@@ -5,6 +5,7 @@
 # The kernel is Debian's, downloaded and unpacked, not installed. The initramfs loads the
 # drivers of a virtio disk and ext4, and goes on into the file system on realroot=DEVICE.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 modules="virtio_pci virtio_blk ext4 crc32c_generic"
 
