@@ -1,0 +1,44 @@
+package volume
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/mapper"
+)
+
+// Lease is the right to write the volume, as the device needs it; locking.Lease is one.
+type Lease interface {
+	// Err returns nil while the lease holds. It guards every mutation.
+	Err() error
+	// Root returns a copy of the root in force.
+	Root() *mapper.Root
+	// Switch replaces the root by a copy that change has changed, atomically and durably.
+	Switch(ctx context.Context, change func(*mapper.Root)) error
+	// NextSerial returns a serial that was never used.
+	NextSerial() (chunk.Serial, error)
+	// Release switches the root for the last time, marked as cleanly released, and ends the lease.
+	Release(ctx context.Context, change func(*mapper.Root)) error
+	// Abandon ends the lease without a word on the storage: the next grant finds an unclean end.
+	Abandon()
+}
+
+// Options tune a device. The zero value means the defaults.
+type Options struct {
+	Logger      *slog.Logger  // nil: none
+	Deadline    time.Duration // of a request; 0: 30 s
+	JournalSize int64         // bytes; 0: 8 MiB
+	MapMemory   int64         // bytes of clean map pages kept; 0: 32 MiB
+	Workers     int           // goroutines for requests that cannot be done inline; 0: 256
+	Boot        [16]byte      // boot id of this kernel
+}
+
+// Config says what a device is made of.
+type Config struct {
+	Engine *drivers.Engine
+	Tenant uint64
+	Options
+}
