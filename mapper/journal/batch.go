@@ -42,7 +42,7 @@ func (b *Batch) Room() int { return MaxFrame - b.Len() }
 
 // Touch records that o is about to be written or punched in place.
 func (b *Batch) Touch(o Object) {
-	b.object(Touch, 0, o, 0, 0, objectSize)
+	b.object(KindTouch, 0, o, 0, 0, objectSize)
 }
 
 // Delta records that blocks [first, end) of o hold data, or zeros. durable says that it
@@ -56,7 +56,7 @@ func (b *Batch) Delta(o Object, first, end int, zero, durable bool) {
 		flags |= flagDurable
 	}
 	if b.ranged(first, end) {
-		b.object(Delta, flags, o, first, end, objectSize)
+		b.object(KindDelta, flags, o, first, end, objectSize)
 	}
 }
 
@@ -82,7 +82,7 @@ func (b *Batch) DataFill(o Object, first, n int) []byte {
 		b.invalid()
 		return nil
 	}
-	e := b.object(Data, 0, o, first, first+n, rangeSize+n*chunk.BlockSize)
+	e := b.object(KindData, 0, o, first, first+n, rangeSize+n*chunk.BlockSize)
 	if e == nil {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (b *Batch) Supersede(o Object, first, end int) {
 	if !b.ranged(first, end) {
 		return
 	}
-	if e := b.object(Supersede, 0, o, first, end, rangeSize); e != nil {
+	if e := b.object(KindSupersede, 0, o, first, end, rangeSize); e != nil {
 		b.name(e[24:], b.asOf)
 	}
 }
@@ -110,7 +110,7 @@ func (b *Batch) Flush(covers uint64) {
 		return
 	}
 	clear(e[:8])
-	e[0] = byte(Flush)
+	e[0] = byte(KindFlush)
 	b.name(e[8:], covers)
 }
 

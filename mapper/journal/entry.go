@@ -15,11 +15,11 @@ type Kind uint8
 
 // The kinds of entries; [Batch] has a method for each.
 const (
-	Touch Kind = 1 + iota
-	Delta
-	Data
-	Supersede
-	Flush
+	KindTouch Kind = 1 + iota
+	KindDelta
+	KindData
+	KindSupersede
+	KindFlush
 	kinds
 )
 
@@ -95,10 +95,10 @@ func decodeEntry(b []byte, seq uint64) (Entry, int) {
 		End:   int(binary.LittleEndian.Uint16(b[4:])),
 	}
 	flags := b[1]
-	if b[6] != 0 || b[7] != 0 || e.Kind == 0 || e.Kind >= kinds || (flags != 0 && e.Kind != Delta) || flags&^(flagZero|flagDurable) != 0 {
+	if b[6] != 0 || b[7] != 0 || e.Kind == 0 || e.Kind >= kinds || (flags != 0 && e.Kind != KindDelta) || flags&^(flagZero|flagDurable) != 0 {
 		return Entry{}, 0
 	}
-	if e.Kind == Flush {
+	if e.Kind == KindFlush {
 		e.Covers = binary.LittleEndian.Uint64(b[8:])
 		if e.First != 0 || e.End != 0 || e.Covers >= seq {
 			return Entry{}, 0
@@ -110,7 +110,7 @@ func decodeEntry(b []byte, seq uint64) (Entry, int) {
 	}
 	e.Object.Chunk = binary.LittleEndian.Uint64(b[8:])
 	e.Object.Serial = chunk.Serial(binary.LittleEndian.Uint64(b[16:]))
-	if e.Kind == Touch {
+	if e.Kind == KindTouch {
 		if e.First != 0 || e.End != 0 {
 			return Entry{}, 0
 		}
@@ -119,7 +119,7 @@ func decodeEntry(b []byte, seq uint64) (Entry, int) {
 	if !validRange(e.First, e.End) {
 		return Entry{}, 0
 	}
-	if e.Kind == Delta {
+	if e.Kind == KindDelta {
 		e.Zero, e.Durable = flags&flagZero != 0, flags&flagDurable != 0
 		return e, objectSize
 	}
@@ -130,7 +130,7 @@ func decodeEntry(b []byte, seq uint64) (Entry, int) {
 	if e.AsOf >= seq {
 		return Entry{}, 0
 	}
-	if e.Kind == Supersede {
+	if e.Kind == KindSupersede {
 		return e, rangeSize
 	}
 	n := rangeSize + (e.End-e.First)*chunk.BlockSize

@@ -17,70 +17,82 @@ const (
 	// ProcessDied: all that was written is still there, and objects are newer than the
 	// journal's data. All deltas count, no data does.
 	ProcessDied Mode = iota
-	// PowerLost: only what was synced is sure to be there. Deltas count that a flush covers or that count by
-	// themselves, and the last data of each block.
+	// PowerLost: only what was synced is sure to be there. Deltas count that a flush covers or that
+	// are durable by themselves, and the last data of each block.
 	PowerLost
 	// PowerLostDurable is PowerLost on storage whose completed writes are durable. Objects were
-	// written before the journal, so that all deltas count and no data is needed.
+	// written before the journal, so all deltas count and no data is needed.
 	PowerLostDurable
 )
 
-// Change is a delta that counts.
-type Change struct {
+// Delta is a change of the map that counts.
+type Delta struct {
 	Object     Object
-	First, End int // blocks
-	Zero       bool
-	Durable    bool
+	First, End int    // blocks
+	Zero       bool   // the blocks hold zeros
+	Durable    bool   // it counts by itself
 	Seq        uint64 // of its frame
 }
 
-// Block is the data of one block that must be written to its object.
+// Block is the content that a block of an object must have.
 type Block struct {
 	Object Object
 	Block  int
-	Data   []byte
+	Data   []byte // chunk.BlockSize bytes
 }
 
-// State is what a journal adds to the map and the objects.
+// State is what a journal adds to the map and to the objects.
 type State struct {
-	Deltas  []Change // in the order of the journal
-	Blocks  []Block  // only with PowerLost; by object and block, each once
-	Objects []Object // all that touches, deltas and data name, also if they do not count; sorted, each once
+	Deltas  []Delta  // in the order of the journal
+	Blocks  []Block  // only with PowerLost; sorted by object and block, each once
+	Objects []Object // all that touches, deltas and data name, also where they do not count; sorted, each once
 	End     Position
 	Frames  int
 	Boot    [16]byte // of the last frame
 }
 
-// Fold reads a journal from start and returns what counts of it. It needs memory in
-// proportion to the journal's size. Errors are those of [Read].
+// Fold reads a journal from start and returns what of it counts. It needs memory in
+// proportion to the journal's size. Its errors are those of [Read].
 func Fold(ctx context.Context, store Store, vol chunk.VolumeID, generation uint32, start Position, mode Mode) (*State, error) {
 	f := folder{mode: mode}
 	end, err := Read(ctx, store, vol, generation, start, f.frame)
 	if err != nil {
 		return nil, err
 	}
-	f.state.End = end
 	f.finish()
+	f.state.End = end
 	return &f.state, nil
 }
 
-// event is what sets or voids the journal's data of some blocks.
+// event sets the data of some blocks of an object, or makes older data void.
 type event struct {
 	object     Object
 	first, end int
-	at         uint64 // sequence of the last frame that is older, or its own
-	order      int    // place in the journal
-	data       []byte // nil: void
+	at         uint64 // sequence of the last frame that is older than this, or is its own
+	order      int    // its place among all entries
+	durable    bool   // zeros: the delta counts by itself
+	data       []byte // nil: older data is void
 }
 
-// folder collects the entries of a journal.
+// compare orders events by object, then from the oldest.
+func (e event) compare(o event) int {
+	return cmp.Or(e.object.compare(o.object), cmp.Compare(e.at, o.at), cmp.Compare(e.order, o.order))
+}
+
+// compare orders objects by chunk, then serial.
+func (o Object) compare(p Object) int {
+	return cmp.Or(cmp.Compare(o.Chunk, p.Chunk), cmp.Compare(o.Serial, p.Serial))
+}
+
+// folder collects what the frames of a journal say.
 type folder struct {
 	mode    Mode
 	state   State
 	events  []event
-	counted int    // events that a flush entry follows
-	covered uint64 // the highest frame that a flush covers
-	entries int
+	counted int     // how many of events a flush entry follows
+	zeros   []event // of the deltas with zeros
+	covered uint64  // the last frame that a flush covers
+	order   int
 }
 
 // frame takes one frame.
@@ -88,7 +100,7 @@ func (f *folder) frame(fr Frame) error {
 	f.state.Frames++
 	f.state.Boot = fr.Boot
 	for e := range fr.Entries() {
-		f.entries++
+		f.order++
 		f.entry(e, fr.Seq)
 	}
 	return nil
@@ -96,23 +108,107 @@ func (f *folder) frame(fr Frame) error {
 
 // entry takes one entry of frame seq.
 func (f *folder) entry(e Entry, seq uint64) {
-	at := e.AsOf
-	if at == 0 {
-		at = seq
+	if e.Kind == KindTouch || e.Kind == KindDelta || e.Kind == KindData {
+		f.object(e.Object)
 	}
-	switch e.Kind {
-	case Touch:
-		f.name(e.Object)
-	case Delta:
-		f.name(e.Object)
-		f.state.Deltas = append(f.state.Deltas, Change{
+	if e.Kind == KindDelta {
+		f.state.Deltas = append(f.state.Deltas, Delta{
 			Object: e.Object, First: e.First, End: e.End, Zero: e.Zero, Durable: e.Durable, Seq: seq,
 		})
-		if e.Zero && f.mode == PowerLost {
-			f.zeros = append(f.zeros, event{object: e.Object, first: e.First, end: e.End, at: seq, order: f.entries})
+	}
+	if f.mode != PowerLost {
+		return
+	}
+	ev := event{object: e.Object, first: e.First, end: e.End, at: seq, order: f.order}
+	if e.AsOf != 0 {
+		ev.at = e.AsOf
+	}
+	switch e.Kind {
+	case KindDelta:
+		if e.Zero {
+			ev.durable = e.Durable
+			f.zeros = append(f.zeros, ev)
+		}
+	case KindData:
+		ev.data = slices.Clone(e.Data)
+		f.events = append(f.events, ev)
+	case KindSupersede:
+		f.events = append(f.events, ev)
+	case KindFlush:
+		f.counted = len(f.events)
+		f.covered = max(f.covered, e.Covers)
+	}
+}
+
+// object notes that o was named. Whenever the memory is full, what is there twice goes.
+func (f *folder) object(o Object) {
+	objects := f.state.Objects
+	if n := len(objects); n > 0 && objects[n-1] == o {
+		return
+	}
+	if len(objects) == cap(objects) {
+		objects = unique(objects)
+		if len(objects) > cap(objects)/2 {
+			objects = slices.Grow(objects, max(len(objects), 64))
 		}
 	}
-	_ = at
-	_ = cmp.Compare[int]
-	_ = slices.Max[[]int]
+	f.state.Objects = append(objects, o)
+}
+
+// unique sorts objects in place and removes doubles.
+func unique(objects []Object) []Object {
+	slices.SortFunc(objects, Object.compare)
+	return slices.Compact(objects)
+}
+
+// finish decides what counts.
+func (f *folder) finish() {
+	f.state.Objects = unique(f.state.Objects)
+	if f.mode != PowerLost {
+		return
+	}
+	f.state.Deltas = slices.DeleteFunc(f.state.Deltas, func(d Delta) bool {
+		return d.Seq > f.covered && !d.Durable
+	})
+	events := f.events[:f.counted]
+	for _, z := range f.zeros {
+		if z.at <= f.covered || z.durable {
+			events = append(events, z)
+		}
+	}
+	slices.SortFunc(events, event.compare)
+	for len(events) > 0 {
+		n := 1
+		for n < len(events) && events[n].object == events[0].object {
+			n++
+		}
+		f.state.Blocks = appendBlocks(f.state.Blocks, events[:n])
+		events = events[n:]
+	}
+}
+
+// appendBlocks appends the data that is left of one object's events, given from the oldest.
+func appendBlocks(blocks []Block, events []event) []Block {
+	if !slices.ContainsFunc(events, func(e event) bool { return e.data != nil }) {
+		return blocks
+	}
+	set := chunk.NewBitmap(chunk.MaxBlocks)
+	data := make(map[int][]byte)
+	for _, e := range events {
+		if e.data == nil {
+			set.Clear(e.first, e.end)
+			continue
+		}
+		set.Set(e.first, e.end)
+		for i := e.first; i < e.end; i++ {
+			off := (i - e.first) * chunk.BlockSize
+			data[i] = e.data[off : off+chunk.BlockSize : off+chunk.BlockSize]
+		}
+	}
+	for first, end := set.Run(0, chunk.MaxBlocks); first < end; first, end = set.Run(end, chunk.MaxBlocks) {
+		for i := first; i < end; i++ {
+			blocks = append(blocks, Block{Object: events[0].object, Block: i, Data: data[i]})
+		}
+	}
+	return blocks
 }
