@@ -7,6 +7,7 @@ require (
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/lima-vm/go-qcow2reader v0.6.0 // indirect
 	github.com/pojntfx/go-nbd v0.3.2 // indirect
 	github.com/spf13/cobra v1.10.2 // indirect

@@ -1,0 +1,92 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+)
+
+// ErrUnknownPool says that no pool of that name is configured.
+var ErrUnknownPool = errors.New("no such pool is configured")
+
+// Pool says where a pool is.
+type Pool struct {
+	// Scheme names the kind of storage: "file".
+	Scheme string
+	// Path is the absolute path of the pool's directory.
+	Path string
+	// Default says that nobody chose this pool: it is the default local one.
+	Default bool
+}
+
+// String returns the pool's URL.
+func (p Pool) String() string { return p.Scheme + "://" + (&url.URL{Path: p.Path}).EscapedPath() }
+
+// ChoosePool returns the pool that the flag says, else the variable SKERRY_POOL, else the configuration, else the default
+// local pool.
+func ChoosePool(flag string, c Config, env Environment) (Pool, error) {
+	for _, chosen := range []struct{ value, by string }{
+		{flag, "--pool"},
+		{env.Getenv("SKERRY_POOL"), "SKERRY_POOL"},
+		{c.Pool, "configuration"},
+	} {
+		if chosen.value == "" {
+			continue
+		}
+		p, err := c.find(chosen.value)
+		if err != nil {
+			return Pool{}, fmt.Errorf("pool of %s: %w", chosen.by, err)
+		}
+		return p, nil
+	}
+	if env.Root {
+		return Pool{Scheme: "file", Path: "/var/lib/skerry", Default: true}, nil
+	}
+	dir := env.dir("XDG_DATA_HOME", ".local/share")
+	if dir == "" {
+		return Pool{}, errors.New("no home directory for the default pool: choose one with --pool")
+	}
+	return Pool{Scheme: "file", Path: filepath.Join(dir, "skerry"), Default: true}, nil
+}
+
+// find reads a name, a path or a URL.
+func (c Config) find(s string) (Pool, error) {
+	if pool, ok := c.Pools[s]; ok {
+		return parseURL(pool.URL)
+	}
+	if strings.Contains(s, "://") {
+		return parseURL(s)
+	}
+	if strings.ContainsRune(s, '/') || s == "." || s == ".." {
+		abs, err := filepath.Abs(s)
+		if err != nil {
+			return Pool{}, err
+		}
+		return Pool{Scheme: "file", Path: abs}, nil
+	}
+	return Pool{}, fmt.Errorf("%q: %w; name it in the configuration, or give a path such as ./%s", s, ErrUnknownPool, s)
+}
+
+// parseURL reads a URL or an absolute path.
+func parseURL(s string) (Pool, error) {
+	if filepath.IsAbs(s) {
+		return Pool{Scheme: "file", Path: filepath.Clean(s)}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return Pool{}, err
+	}
+	switch u.Scheme {
+	case "file":
+	case "nfs", "rados":
+		return Pool{}, fmt.Errorf("%q: pools of the kind %s are not supported by this version; use file:///path", s, u.Scheme)
+	default:
+		return Pool{}, fmt.Errorf("%q: want file:///path or an absolute path", s)
+	}
+	if u.Host != "" && u.Host != "localhost" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) {
+		return Pool{}, fmt.Errorf("%q: want file:///path, with three slashes and nothing behind the path", s)
+	}
+	return Pool{Scheme: "file", Path: filepath.Clean(u.Path)}, nil
+}
