@@ -79,6 +79,9 @@ type Object interface {
 	Close() error
 }
 
+// Optional abilities are the small interfaces below. A wrapper that cannot know what it wraps answers
+// errors.ErrUnsupported, which means the same as not to have the ability.
+
 // Puncher is an [Object] that can give back the space of a range.
 type Puncher interface {
 	// PunchHole makes [off, off+n) read as zero and frees its whole blocks. It
@@ -111,6 +114,7 @@ type TryWriter interface {
 // CacheDropper is an [Object] whose cached clean data can be forgotten, so that the
 // next read comes from the storage itself.
 type CacheDropper interface {
+	// DropCache forgets the cached clean data. Dirty data stays.
 	DropCache() error
 }
 

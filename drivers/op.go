@@ -1,6 +1,9 @@
 package drivers
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 // Kind says what an [Op] does.
 type Kind uint8
@@ -20,8 +23,19 @@ const (
 	OpLoad                  // set Data to the content of a small object
 	OpReplace               // Data becomes the content of a small object if Cond holds
 	OpSyncGroup             // sync the names of the group Name
-	OpDropCache             // forget the cached clean data of the object, if the backend can
+	OpDropCache             // forget the cached clean data of the object, if the backend can, and its handle
+	OpLock                  // make the object if it is missing and set Lock to its lock
+	kinds
 )
+
+// String returns the kind in one lower-case word.
+func (k Kind) String() string {
+	if k >= kinds {
+		return "unknown"
+	}
+	return [kinds]string{"read", "write", "punch", "allocate", "sync", "open", "create", "stat", "unlink",
+		"list", "load", "replace", "syncgroup", "dropcache", "lock"}[k]
+}
 
 // Mutates reports whether the operation changes what is stored.
 func (k Kind) Mutates() bool {
@@ -43,6 +57,17 @@ const (
 	LaneBackground             // collection, merges, cuts, check, transfer
 	lanes
 )
+
+// LaneCount is the number of lanes.
+const LaneCount = int(lanes)
+
+// String returns the lane in one lower-case word.
+func (l Lane) String() string {
+	if l >= lanes {
+		return "unknown"
+	}
+	return [lanes]string{"lease", "guest", "meta", "background"}[l]
+}
 
 // Guard says whether its owner may still change what is stored: a lease.
 type Guard interface {
@@ -67,20 +92,25 @@ type Op struct {
 	Tenant   uint64 // opaque; queued work of different tenants is served in turns
 	Name     []byte // the object's name, or the group's; may point into Scratch
 	Data     []byte
-	Off      int64     // bytes
-	Length   int64     // bytes
-	Cond     Condition // OpReplace
-	Each     func(Info) error
-	Deadline time.Time // zero: the engine's own; fails the op if not yet handed to the backend
-	Guard    Guard     // checked when a mutation is handed to the backend; may be nil
+	Off      int64            // bytes
+	Length   int64            // bytes
+	Cond     Condition        // OpReplace
+	Each     func(Info) error // OpList: called on the worker's goroutine
+	Deadline time.Time        // zero: the engine's own; fails the op if not yet handed to the backend
+	Guard    Guard            // checked when a mutation is handed to the backend; may be nil
 	Done     Completer
+	NoWait   bool // queued even where there is no room: for what is submitted from Complete, which must not block
 
 	Scratch [MaxName]byte // room for Name, so that no name is allocated
 
 	// Set at the end.
 	Err  error
 	Info Info
+	Lock io.Closer
 
-	next *Op // the engine's queues
-	at   time.Time
+	// The engine's queues.
+	next  *Op
+	queue *lane
+	at    time.Time // submitted
+	due   time.Time // the deadline in force
 }
