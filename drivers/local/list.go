@@ -1,0 +1,90 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"skerry/drivers"
+)
+
+// List implements [drivers.Backend].
+func (b *Backend) List(ctx context.Context, group string, fn func(drivers.Info) error) error {
+	if err := b.checkGroup("list", group); err != nil {
+		return err
+	}
+	return b.walk(ctx, group, func(name string, e fs.DirEntry) error {
+		if !e.Type().IsRegular() || isTemp(e.Name()) {
+			return nil
+		}
+		info, regular, err := b.stat(name)
+		if errors.Is(err, unix.ENOENT) || err == nil && !regular {
+			return nil // removed meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("list %s: stat %s: %w", relative(group), name, mapError(err))
+		}
+		return fn(info)
+	})
+}
+
+// walk calls fn for all that is in a group's directory and those below it.
+func (b *Backend) walk(ctx context.Context, group string, fn func(name string, e fs.DirEntry) error) error {
+	fd, err := b.openat(relative(group), unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", relative(group), mapError(err))
+	}
+	dir := os.NewFile(uintptr(fd), relative(group))
+	defer dir.Close() // only read
+	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("list %s: %w", relative(group), err)
+		}
+		entries, err := dir.ReadDir(1024)
+		for _, e := range entries {
+			name := e.Name()
+			if group != "" {
+				name = group + "/" + name
+			}
+			if e.IsDir() && drivers.ValidName(name) {
+				if err := b.walk(ctx, name, fn); err != nil {
+					return err
+				}
+			} else if drivers.ValidName(name) || isTemp(e.Name()) {
+				if err := fn(name, e); err != nil {
+					return err
+				}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list %s: %w", relative(group), mapError(err))
+		}
+	}
+}
+
+// CleanTemp removes the temporary files below group that a death left over. Nobody may replace objects there meanwhile.
+func (b *Backend) CleanTemp(ctx context.Context, group string) error {
+	if err := b.checkGroup("clean", group); err != nil {
+		return err
+	}
+	return b.walk(ctx, group, func(name string, e fs.DirEntry) error {
+		if len(e.Name()) < len(tempPrefix) || e.Name()[:len(tempPrefix)] != tempPrefix {
+			return nil
+		}
+		if err := unix.Unlinkat(b.fd(), name, 0); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("clean %s: %w", name, mapError(err))
+		}
+		return nil
+	})
+}
