@@ -137,7 +137,7 @@ func (c *conn) cut() { c.cutCtx() }
 // flush sends the batch.
 func (c *conn) flush() {
 	if len(c.batch) > 0 {
-		c.box.Send(c.batch)
+		c.box.PutAll(c.batch, true)
 		clear(c.batch)
 		c.batch, c.batched = c.batch[:0], 0
 	}

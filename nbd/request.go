@@ -103,7 +103,7 @@ func (q *request) Answered(_ *volume.Request, err error) {
 	if err != nil {
 		q.fail(err)
 	}
-	q.conn.box.Put(q)
+	q.conn.box.Put(q, false)
 }
 
 // Released implements [volume.Completer].

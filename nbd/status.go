@@ -40,7 +40,7 @@ func (c *conn) statusWorker(ctx context.Context, q *request) {
 		if err := q.extents(ctx); err != nil {
 			q.fail(err)
 		}
-		c.box.Put(q)
+		c.box.Put(q, true)
 		q = c.nextStatus()
 	}
 }

@@ -19,15 +19,15 @@ type Box[T any] struct {
 	mu      sync.Mutex
 	idle    sync.Cond // sending became false
 	queue   []T
-	sending bool  // someone is sending, and owns all below
-	err     error // the connection is broken
+	closing bool
+	sending bool // someone is sending, and owns all below
 
 	batch []T // what is being sent
 	next  int // of batch: the first that is not rendered
 	freed int // of batch: the first that was not given to sent
 	vec   *Vec
 	out   *sender
-	dead  bool // err is set: nothing is sent any more
+	dead  bool // the connection is broken: nothing is sent any more
 }
 
 // New returns a box for a connection. render adds an item's message to v; sent, which may be nil, gets items
@@ -51,53 +51,44 @@ func New[T any](conn net.Conn, render func(v *Vec, item T), sent func(items []T)
 	return b
 }
 
-// Put adds one message and does not block.
-func (b *Box[T]) Put(item T) {
+// Put adds one message. If nobody is sending, it sends until none wait; without block
+// only what the kernel takes at once.
+func (b *Box[T]) Put(item T, block bool) {
 	b.mu.Lock()
-	b.queue = append(b.queue, item)
-	b.leave(false)
+	if !b.closing {
+		b.queue = append(b.queue, item)
+	}
+	b.send(block)
 }
 
-// Send adds messages, and if nobody is sending, sends until none wait.
-func (b *Box[T]) Send(items []T) {
+// PutAll is Put for many messages.
+func (b *Box[T]) PutAll(items []T, block bool) {
 	b.mu.Lock()
-	b.queue = append(b.queue, items...)
-	b.leave(true)
+	if !b.closing {
+		b.queue = append(b.queue, items...)
+	}
+	b.send(block)
 }
 
-// SendNow is Send, but does not block.
-func (b *Box[T]) SendNow(items []T) {
+// Close returns when nothing waits or is being sent, and ends the box. What is put in from then on is
+// dropped, and sent does not hear of it.
+func (b *Box[T]) Close() {
 	b.mu.Lock()
-	b.queue = append(b.queue, items...)
-	b.leave(false)
-}
-
-// Wait returns when nothing waits or is being sent.
-func (b *Box[T]) Wait() {
-	b.mu.Lock()
+	first := !b.closing
+	b.closing = true
 	for b.sending {
 		b.idle.Wait()
 	}
 	b.mu.Unlock()
-}
-
-// Close waits like Wait and ends the box. Nothing may be put in any more.
-func (b *Box[T]) Close() {
-	b.Wait()
-	close(b.kick)
+	if first {
+		close(b.kick)
+	}
 	<-b.closed
 }
 
-// Err returns the error that broke the connection, if any.
-func (b *Box[T]) Err() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
-}
-
-// leave is called with mu held and releases it.
-func (b *Box[T]) leave(block bool) {
-	if b.sending {
+// send is called with mu held and releases it.
+func (b *Box[T]) send(block bool) {
+	if b.sending || len(b.queue) == 0 {
 		b.mu.Unlock()
 		return
 	}
@@ -112,8 +103,8 @@ func (b *Box[T]) drain(block bool) {
 		if len(b.out.rest) == 0 && !b.fill() {
 			return
 		}
-		if err := b.out.send(block); err != nil {
-			b.broken(err)
+		if b.out.send(block) != nil {
+			b.broken()
 		}
 		if len(b.out.rest) > 0 {
 			b.kick <- struct{}{} // has room: only the one who sends kicks
@@ -141,13 +132,15 @@ func (b *Box[T]) fill() bool {
 		b.mu.Unlock()
 		b.next, b.freed = 0, 0
 	}
+	if b.dead {
+		b.next = len(b.batch)
+		return true
+	}
 	for b.next < len(b.batch) && !b.vec.full() {
 		b.render(b.vec, b.batch[b.next])
 		b.next++
 	}
-	if !b.dead {
-		b.out.rest = b.vec.bufs
-	}
+	b.out.rest = b.vec.bufs
 	return true
 }
 
@@ -163,11 +156,4 @@ func (b *Box[T]) finish() {
 }
 
 // broken makes all messages from now on count as sent.
-func (b *Box[T]) broken(err error) {
-	b.mu.Lock()
-	if b.err == nil {
-		b.err = err
-	}
-	b.mu.Unlock()
-	b.out.rest, b.dead = nil, true
-}
+func (b *Box[T]) broken() { b.out.rest, b.dead = nil, true }
