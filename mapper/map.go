@@ -119,9 +119,11 @@ func (m *Map) writable(l *layer) bool { return l.owner == 0 && l.serial > m.Mark
 
 // Plan says how blocks of a chunk can be changed.
 type Plan struct {
-	// Serial names the object of the top layer if Writable.
+	// Serial is that of the top layer if Own.
 	Serial chunk.Serial
-	// Writable: the top layer is the volume's own and newer than the mark, and its object exists.
+	// Own: the top layer is the volume's own and newer than the mark; zeros can be recorded in it.
+	Own bool
+	// Writable: Own, and its object exists.
 	Writable bool
 	// InPlace: it holds all the blocks.
 	InPlace bool
@@ -148,18 +150,17 @@ func (m *Map) Plan(index uint64, first, end int) (Plan, bool) {
 		plan.Zero = true
 		return plan, true
 	}
-	if top := &s[0]; m.writable(top) && top.hasData() {
-		plan.Serial, plan.Writable = top.serial, true
+	if top := &s[0]; m.writable(top) {
+		plan.Serial, plan.Own, plan.Writable = top.serial, true, top.hasData()
 		plan.InPlace = top.full || top.data.HasAll(first, end)
 		plan.First = top.full || top.data.Has(first)
 		plan.Last = top.full || top.data.Has(end-1)
 	}
 	if !plan.InPlace {
-		l, zero, last := s.run(first, end)
+		_, zero, last := s.run(first, end)
 		for zero && last < end {
-			l, zero, last = s.run(last, end)
+			_, zero, last = s.run(last, end)
 		}
-		_ = l // only whether all of it is zeros matters
 		plan.Zero = zero
 	}
 	return plan, true

@@ -137,9 +137,7 @@ func (r *Root) Encode() []byte {
 	for _, j := range r.Journals {
 		e.u32(j.Generation)
 		e.bytes(j.Boot[:])
-		start := j.Start.AppendTo(nil)
-		e.u16(uint16(len(start)))
-		e.bytes(start)
+		e.b = j.Start.AppendTo(e.b)
 	}
 	return e.seal()
 }
@@ -160,13 +158,13 @@ func DecodeRoot(b []byte) (*Root, error) {
 	r.Parent = Parent{Volume: d.id(), Snapshot: d.serial()}
 	r.Mark = d.serial()
 	r.Owners, r.Pages = decodeRefs(&d)
-	for range d.count(MaxJournals, 22) {
+	for range d.count(MaxJournals, 20+journal.PositionSize) {
 		j := JournalRef{Generation: d.u32(), Boot: d.nonce()}
-		start, err := journal.DecodePosition(d.take(int(d.u16())))
-		if err != nil && d.err == nil {
-			d.fail("journal: %v", err)
+		if b := d.take(journal.PositionSize); b != nil {
+			if err := j.Start.Decode(b); err != nil {
+				d.fail("%v", err)
+			}
 		}
-		j.Start = start
 		r.Journals = append(r.Journals, j)
 	}
 	if err := d.end(); err != nil {

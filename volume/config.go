@@ -28,12 +28,13 @@ type Lease interface {
 
 // Options tune a device. The zero value means the defaults.
 type Options struct {
-	Logger      *slog.Logger  // nil: none
-	Deadline    time.Duration // of a request; 0: 30 s
-	JournalSize int64         // bytes; 0: 8 MiB
-	MapMemory   int64         // bytes of clean map pages kept; 0: 32 MiB
-	Workers     int           // goroutines for requests that cannot be done inline; 0: 256
-	Boot        [16]byte      // boot id of this kernel
+	Logger      *slog.Logger     // nil: none
+	Deadline    time.Duration    // of a request; 0: 30 s
+	JournalSize int64            // bytes; 0: 8 MiB
+	MapMemory   int64            // bytes of clean map pages kept; 0: 32 MiB
+	Workers     int              // goroutines for requests that cannot be done inline; 0: 256
+	Boot        [16]byte         // boot id of this kernel
+	Now         func() time.Time // for creation times; nil: time.Now
 }
 
 // Config says what a device is made of.

@@ -1,0 +1,300 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/mapper"
+	"skerry/mapper/journal"
+)
+
+// cutter does cuts in the background, one at a time.
+type cutter struct {
+	running sync.Mutex // held during a cut
+	wake    chan struct{}
+	quit    chan struct{}
+	done    sync.WaitGroup
+	stopped sync.Once
+
+	mu       sync.Mutex
+	started  uint64 // cuts
+	ended    uint64
+	lastErr  error
+	finished chan struct{} // closed and replaced whenever a cut ends
+}
+
+func (c *cutter) init() {
+	c.wake = make(chan struct{}, 1)
+	c.quit = make(chan struct{})
+	c.finished = make(chan struct{})
+}
+
+// kick asks for a cut soon.
+func (c *cutter) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *cutter) stop() {
+	c.stopped.Do(func() { close(c.quit) })
+	c.done.Wait()
+}
+
+// cutLoop does the cuts that are asked for.
+func (d *Device) cutLoop() {
+	for {
+		select {
+		case <-d.cutter.quit:
+			return
+		case <-d.cutter.wake:
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), d.o.Deadline)
+		if _, err := d.cut(ctx, cutOptions{}); err != nil {
+			d.log.Warn("the journal could not be cut; it is tried again when it is needed", "err", err)
+		}
+		cancel()
+	}
+}
+
+// room waits until a whole cut has made room in the journal. The caller is not inside the gate.
+func (c *cutter) room(ctx context.Context, d *Device) error {
+	c.mu.Lock()
+	want := c.started + 1
+	c.mu.Unlock()
+	for {
+		c.kick()
+		c.mu.Lock()
+		ended, err, finished := c.ended, c.lastErr, c.finished
+		c.mu.Unlock()
+		if ended >= want {
+			return err
+		}
+		select {
+		case <-finished:
+		case <-c.quit:
+			return ErrClosed
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if err := d.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// throttle holds a change up while the journal is so full that there may be no room for it.
+func (d *Device) throttle(ctx context.Context) error {
+	w := d.journal.Load()
+	if w == nil || w.Live() < w.Size()/8*7 {
+		return nil
+	}
+	return d.cutter.room(ctx, d)
+}
+
+// cutOptions say what a cut does besides.
+type cutOptions struct {
+	barrier bool // raise the mark
+	last    bool // no change comes after it: the journal ends
+}
+
+// cutResult is what a cut left behind.
+type cutResult struct {
+	bound  chunk.Serial // the root in force reaches every living object of a serial up to here
+	owners []chunk.VolumeID
+	pages  []mapper.PageRef
+}
+
+// Cut brings all that the journal says into the map's pages and a new root. After it the root
+// in force reaches every object that is in use and has a serial up to bound; what the device itself made
+// superfluous before is removed.
+func (d *Device) Cut(ctx context.Context) (bound chunk.Serial, err error) {
+	r, err := d.cut(ctx, cutOptions{})
+	return r.bound, err
+}
+
+func (d *Device) cut(ctx context.Context, o cutOptions) (r cutResult, err error) {
+	c := &d.cutter
+	c.running.Lock()
+	defer c.running.Unlock()
+	c.mu.Lock()
+	c.started++
+	c.mu.Unlock()
+	r, err = d.cutNow(ctx, o)
+	c.mu.Lock()
+	c.ended, c.lastErr = c.started, err
+	close(c.finished)
+	c.finished = make(chan struct{})
+	c.mu.Unlock()
+	d.stats.cuts.Add(1)
+	return r, err
+}
+
+// cutNow does a cut: captures a moment in which no change is under way, then syncs objects, groups, pages, and switches the root.
+func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err error) {
+	if err := d.Err(); err != nil {
+		return r, err
+	}
+	if err := d.gate.close(ctx); err != nil {
+		return r, fmt.Errorf("wait for requests under way: %w: %w", drivers.ErrUnavailable, err)
+	}
+	if r.bound, err = d.lease.NextSerial(); err != nil {
+		d.gate.open()
+		return r, err
+	}
+	if o.barrier {
+		d.m.SetMark(r.bound)
+	}
+	w := d.journal.Load()
+	var start journal.Position
+	if w != nil {
+		start = w.Head()
+	}
+	state, capture := d.dirty.cut(), d.m.Capture()
+	mark := d.m.Mark()
+	d.gate.open()
+
+	r.owners, r.pages, err = d.store(ctx, state, capture)
+	if err == nil {
+		err = d.lease.Switch(ctx, func(root *mapper.Root) {
+			root.Owners, root.Pages, root.Mark = r.owners, r.pages, mark
+			switch {
+			case o.last:
+				root.Journals = nil
+			case w != nil:
+				root.Journals = []mapper.JournalRef{{Generation: root.Generation, Boot: d.o.Boot, Start: start}}
+			}
+		})
+	}
+	if err != nil {
+		capture.Abort()
+		d.dirty.cutFailed(state)
+		return r, err
+	}
+	replaced := capture.Commit()
+	d.dirty.cutDone(state)
+	if w != nil {
+		w.Release(start)
+	}
+	d.sweep(ctx, state.dropped, replaced, o.last)
+	if o.barrier {
+		// A snapshot will name the pages that were just written, too.
+		d.shared, err = d.lease.NextSerial()
+	}
+	return r, err
+}
+
+// store syncs what a cut captured and writes the pages.
+func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capture) ([]chunk.VolumeID, []mapper.PageRef, error) {
+	names := make([]string, len(state.objects))
+	for i, o := range state.objects {
+		names[i] = chunk.DataName(d.id, o.Chunk, o.Serial)
+	}
+	if err := d.syncAll(ctx, d.back, names, state.fans); err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, err
+		}
+		return nil, nil, d.fail(err)
+	}
+	if !capture.Empty() {
+		var pages []string
+		err := capture.Store(d.lease.NextSerial, func(name string, b []byte) error {
+			pages = append(pages, name)
+			if err := d.back.Create(ctx, name); err != nil {
+				return err
+			}
+			return d.back.WriteAt(ctx, name, b, 0)
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := d.syncAll(ctx, d.back, pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}); err != nil {
+			return nil, nil, err
+		}
+	}
+	owners, refs := capture.Refs()
+	return owners, refs, nil
+}
+
+// sweep removes what the root no longer reaches, once no request can still read it: objects that
+// left the map since they were made, pages that no snapshot has, and after the last cut the journal. What it cannot remove is left to the collector.
+func (d *Device) sweep(ctx context.Context, dropped []journal.Object, replaced []chunk.Serial, last bool) {
+	var names []string
+	for _, x := range dropped {
+		names = append(names, chunk.DataName(d.id, x.Chunk, x.Serial))
+	}
+	for _, s := range replaced {
+		if s > d.shared {
+			names = append(names, chunk.SerialName(d.id, chunk.Pages, s))
+		}
+	}
+	if w := d.journal.Load(); w != nil && last {
+		names = append(names, chunk.SerialName(d.id, chunk.Journals, w.Head().Object))
+	}
+	if len(names) == 0 {
+		return
+	}
+	if err := d.grace.pass(ctx); err != nil {
+		d.log.Warn("left to the collector", "objects", len(names), "err", err)
+		return
+	}
+	for _, n := range names {
+		if err := d.back.Unlink(ctx, n); err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			d.log.Warn("left to the collector", "object", n, "err", err)
+		}
+	}
+}
+
+// Snapshot takes a snapshot of the volume as it is now, while it is in use: all that was answered before the call
+// is in it, and it is durable when Snapshot returns. An empty name makes a hidden one. That the name is free is the caller's matter.
+func (d *Device) Snapshot(ctx context.Context, name string) (*mapper.Snapshot, error) {
+	if d.lease == nil {
+		return nil, ErrReadOnly
+	}
+	r, err := d.cut(ctx, cutOptions{barrier: true})
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	root := d.lease.Root()
+	s := &mapper.Snapshot{
+		Volume: d.id, Serial: r.bound, Name: name, Size: d.size, Geometry: d.geom, Created: d.o.Now().UTC(), Parent: root.Parent,
+		Owners: r.owners, Pages: r.pages,
+	}
+	err = d.meta.Replace(ctx, chunk.SerialName(d.id, chunk.Snapshots, s.Serial), s.Encode(), drivers.Condition{Absent: true})
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	return s, nil
+}
+
+// Freeze makes all that was answered durable and holds all further changes up until Thaw. It fails if those under way do not end
+// before ctx does.
+func (d *Device) Freeze(ctx context.Context) error {
+	if d.lease == nil {
+		return nil
+	}
+	d.cutter.running.Lock()
+	if err := d.flush(ctx); err != nil {
+		d.cutter.running.Unlock()
+		return err
+	}
+	if err := d.gate.close(ctx); err != nil {
+		d.cutter.running.Unlock()
+		return fmt.Errorf("freeze: %w: %w", drivers.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Thaw ends what Freeze began.
+func (d *Device) Thaw() {
+	if d.lease == nil {
+		return
+	}
+	d.gate.open()
+	d.cutter.running.Unlock()
+}

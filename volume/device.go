@@ -1,0 +1,241 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/mapper"
+	"skerry/mapper/journal"
+)
+
+// Device is a volume that is open for reading and writing, or a snapshot that is open for reading. All
+// methods may be called concurrently.
+type Device struct {
+	engine *drivers.Engine
+	guest  drivers.Client // requests and the journal
+	meta   drivers.Client // pages
+	back   drivers.Client // cuts, removal
+	lease  Lease          // nil: a snapshot
+	tenant uint64
+	o      Options
+	log    *slog.Logger
+
+	id      chunk.VolumeID
+	geom    chunk.Geometry
+	size    int64
+	m       *mapper.Map
+	journal atomic.Pointer[journal.Writer]
+	making  sync.Mutex // of the journal
+
+	locks   *locks
+	gate    gate
+	grace   grace
+	dirty   *dirty
+	flusher flusher
+	cutter  cutter
+	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running
+	queue   *queue
+	watch   *watch
+
+	closing atomic.Bool
+	closed  chan struct{}
+	failure atomic.Pointer[failure]
+	stats   counters
+}
+
+// failure is why a device failed for good.
+type failure struct{ err error }
+
+// Defaults of Options.
+const (
+	defaultDeadline = 30 * time.Second
+	defaultJournal  = 8 << 20
+	defaultMemory   = 32 << 20
+	defaultWorkers  = 256
+)
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Deadline == 0 {
+		o.Deadline = defaultDeadline
+	}
+	if o.JournalSize == 0 {
+		o.JournalSize = defaultJournal
+	}
+	if o.MapMemory == 0 {
+		o.MapMemory = defaultMemory
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Workers == 0 {
+		o.Workers = defaultWorkers
+	}
+	return o
+}
+
+// Open returns the device of a leased volume. If its last holder did not end cleanly, what its journal says is
+// applied first. The device owns the lease from then on; when Open fails the lease is
+// abandoned.
+func Open(ctx context.Context, c Config, lease Lease) (*Device, error) {
+	root := lease.Root()
+	d := newDevice(c, lease, root.Volume, root.Geometry, root.Size)
+	d.m = mapper.New(d.meta, root.Volume, root.Geometry, root.Size, root.Owners, root.Pages, root.Mark, d.o.MapMemory)
+	d.shared = chunk.MakeSerial(root.Generation, 0)
+	if len(root.Journals) > 0 {
+		if err := d.replay(ctx, root); err != nil {
+			lease.Abandon()
+			return nil, fmt.Errorf("open volume %s after an unclean end: %w", root.Name, err)
+		}
+	}
+	d.start()
+	return d, nil
+}
+
+// OpenSnapshot returns a device that reads a snapshot. It needs no lease.
+func OpenSnapshot(_ context.Context, c Config, s *mapper.Snapshot) (*Device, error) {
+	d := newDevice(c, nil, s.Volume, s.Geometry, s.Size)
+	d.m = mapper.New(d.meta, s.Volume, s.Geometry, s.Size, s.Owners, s.Pages, ^chunk.Serial(0), d.o.MapMemory)
+	d.start()
+	return d, nil
+}
+
+func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, size int64) *Device {
+	o := c.Options.withDefaults()
+	d := &Device{engine: c.Engine, lease: lease, tenant: c.Tenant, o: o, id: id, geom: geom, size: size}
+	d.log = o.Logger.With("volume", id)
+	var guard drivers.Guard
+	if lease != nil {
+		guard = lease
+	}
+	d.guest = c.Engine.Client(drivers.LaneGuest, c.Tenant, guard)
+	d.meta = c.Engine.Client(drivers.LaneMeta, c.Tenant, guard)
+	d.back = c.Engine.Client(drivers.LaneBackground, c.Tenant, guard)
+	d.locks = newLocks()
+	d.dirty = newDirty(geom.Blocks())
+	d.flusher.token = make(chan struct{}, 1)
+	d.cutter.init()
+	d.queue = newQueue(o.Workers, d.perform)
+	d.watch = newWatch(o.Deadline)
+	d.closed = make(chan struct{})
+	return d
+}
+
+func (d *Device) start() {
+	if d.lease != nil {
+		d.cutter.done.Go(d.cutLoop)
+	}
+}
+
+// Size returns the device's size in bytes.
+func (d *Device) Size() int64 { return d.size }
+
+// ReadOnly reports whether the device is a snapshot.
+func (d *Device) ReadOnly() bool { return d.lease == nil }
+
+// ChunkSize returns the volume's chunk size in bytes: requests of that size and alignment suit it best.
+func (d *Device) ChunkSize() int64 { return d.geom.Size() }
+
+// Root returns a copy of the volume's root in force, nil for a snapshot.
+func (d *Device) Root() *mapper.Root {
+	if d.lease == nil {
+		return nil
+	}
+	return d.lease.Root()
+}
+
+// Err returns why the device failed for good, or nil.
+func (d *Device) Err() error {
+	if f := d.failure.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// fail makes the device fail for good: something that should be durable may not be. The root says so, if that can
+// still be written, so that the next open trusts only what was flushed.
+func (d *Device) fail(err error) error {
+	f := &failure{fmt.Errorf("%w: %w", ErrFailed, err)}
+	if !d.failure.CompareAndSwap(nil, f) {
+		return d.Err()
+	}
+	d.log.Error("volume failed; close it, and open it again to go on with what was flushed", "err", err)
+	ctx, cancel := context.WithTimeout(context.Background(), d.o.Deadline)
+	defer cancel()
+	if err := d.lease.Switch(ctx, func(r *mapper.Root) { r.Failed = true }); err != nil {
+		d.log.Error("the failure could not be noted in the root", "err", err)
+	}
+	return f.err
+}
+
+// Close waits for all requests, stores all that is not stored yet, and releases the lease. If that
+// fails the lease is abandoned, the next open goes on from the journal, and Close says why. At the end of ctx it gives up likewise, and
+// returns while the storage may still hold buffers of requests that never ended.
+func (d *Device) Close(ctx context.Context) error {
+	if d.closing.Swap(true) {
+		return ErrClosed
+	}
+	defer close(d.closed)
+	drained := d.grace.pass(ctx)
+	d.cutter.stop()
+	if drained == nil {
+		d.queue.close()
+		d.watch.close()
+	}
+	if d.lease == nil {
+		return drained
+	}
+	err := errors.Join(drained, d.Err())
+	if err == nil {
+		err = d.release(ctx)
+	}
+	if err != nil {
+		d.lease.Abandon()
+		return fmt.Errorf("close volume: %w", err)
+	}
+	return nil
+}
+
+// release does the last cut and gives the lease back.
+func (d *Device) release(ctx context.Context) error {
+	if w := d.journal.Load(); w != nil {
+		if _, err := d.cut(ctx, cutOptions{last: true}); err != nil {
+			return err
+		}
+		w.Close()
+	}
+	return d.lease.Release(ctx, func(*mapper.Root) {})
+}
+
+// Stats are counts since the device was opened.
+type Stats struct {
+	Reads, Writes, Zeroes, Flushes int64 // requests
+	ReadBytes, WrittenBytes        int64
+	JournalFlushes, ObjectFlushes  int64 // flushes by the way they took
+	Cuts                           int64
+	Merges                         int64
+}
+
+type counters struct {
+	reads, writes, zeroes, flushes, readBytes, writtenBytes, journalFlushes, objectFlushes, cuts, merges atomic.Int64
+}
+
+// Stats returns the device's counts.
+func (d *Device) Stats() Stats {
+	s := &d.stats
+	return Stats{
+		Reads: s.reads.Load(), Writes: s.writes.Load(), Zeroes: s.zeroes.Load(), Flushes: s.flushes.Load(),
+		ReadBytes: s.readBytes.Load(), WrittenBytes: s.writtenBytes.Load(),
+		JournalFlushes: s.journalFlushes.Load(), ObjectFlushes: s.objectFlushes.Load(),
+		Cuts: s.cuts.Load(), Merges: s.merges.Load(),
+	}
+}

@@ -1,0 +1,258 @@
+package volume
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+
+	"skerry/chunk"
+	"skerry/mapper/journal"
+)
+
+// dirty knows what was written and is not durable where it belongs. Of each object that was
+// changed since the last cut it remembers the blocks written since the last flush and the
+// blocks whose data lies in the journal.
+type dirty struct {
+	blocks int // of a chunk
+
+	mu      sync.Mutex
+	objects map[journal.Object]*objectState
+	fans    map[string]uint64 // groups in which objects were created since they were last synced, with the last one's number
+	creates uint64            // numbers creations
+	count   int               // blocks written since the last flush
+	dropped []journal.Object
+}
+
+// fan is a group with creations that are not known to be durable, up to the one numbered last.
+type fan struct {
+	group string
+	last  uint64
+}
+
+// objectState is what is known about one object.
+type objectState struct {
+	object    journal.Object
+	touched   bool         // the journal since the last cut names it
+	written   chunk.Bitmap // blocks written since the last flush
+	journaled chunk.Bitmap // blocks with data in the journal since the last cut; nil if none
+	before    chunk.Bitmap // the same before the cut that is under way
+}
+
+func newDirty(blocks int) *dirty {
+	return &dirty{blocks: blocks, objects: make(map[journal.Object]*objectState), fans: make(map[string]uint64)}
+}
+
+func (d *dirty) stateLocked(o journal.Object) *objectState {
+	s := d.objects[o]
+	if s == nil {
+		s = &objectState{object: o, written: chunk.NewBitmap(d.blocks)}
+		d.objects[o] = s
+	}
+	return s
+}
+
+// isTouched reports whether the journal names the object since the last cut.
+func (d *dirty) isTouched(o journal.Object) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.objects[o]
+	return s != nil && s.touched
+}
+
+// touch notes that the journal names the object.
+func (d *dirty) touch(o journal.Object) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stateLocked(o).touched = true
+}
+
+// created notes that an object was made in a group.
+func (d *dirty) created(group string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.creates++
+	d.fans[group] = d.creates
+}
+
+// write notes that blocks [first, end) were written.
+func (d *dirty) write(o journal.Object, first, end int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stateLocked(o)
+	before := s.written.Count()
+	s.written.Set(first, end)
+	d.count += s.written.Count() - before
+}
+
+// clear notes that blocks [first, end) became zeros, whose content no flush needs.
+func (d *dirty) clear(o journal.Object, first, end int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stateLocked(o)
+	before := s.written.Count()
+	s.written.Clear(first, end)
+	d.count += s.written.Count() - before
+}
+
+// drop notes that objects left the map; they can be removed after the next cut.
+func (d *dirty) drop(index uint64, serials []chunk.Serial) {
+	if len(serials) == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range serials {
+		d.dropped = append(d.dropped, journal.Object{Chunk: index, Serial: s})
+	}
+}
+
+// written is what a flush captured of one object: blocks to make durable, and
+// those of them that have older data in the journal.
+type written struct {
+	object journal.Object
+	blocks chunk.Bitmap
+	stale  chunk.Bitmap
+}
+
+// capture takes the written blocks, ordered by object; from now on they count as flushed.
+func (d *dirty) capture() (objects []written, fans []fan, count int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for o, s := range d.objects {
+		if s.written.Empty() {
+			continue
+		}
+		w := written{object: o, blocks: s.written}
+		if s.journaled != nil || s.before != nil {
+			w.stale = chunk.NewBitmap(d.blocks)
+			for i := range w.stale {
+				if s.journaled != nil {
+					w.stale[i] |= s.journaled[i]
+				}
+				if s.before != nil {
+					w.stale[i] |= s.before[i]
+				}
+				w.stale[i] &= w.blocks[i]
+			}
+		}
+		s.written = chunk.NewBitmap(d.blocks)
+		objects = append(objects, w)
+	}
+	fans = d.fansLocked()
+	count, d.count = d.count, 0
+	slices.SortFunc(objects, func(a, b written) int { return compareObjects(a.object, b.object) })
+	return objects, fans, count
+}
+
+// restore takes back a capture whose flush did not happen.
+func (d *dirty) restore(objects []written) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range objects {
+		s := d.stateLocked(w.object)
+		before := s.written.Count()
+		for i := range s.written {
+			s.written[i] |= w.blocks[i]
+		}
+		d.count += s.written.Count() - before
+	}
+}
+
+func (d *dirty) fansLocked() []fan {
+	fans := make([]fan, 0, len(d.fans))
+	for g, n := range d.fans {
+		fans = append(fans, fan{g, n})
+	}
+	return fans
+}
+
+// fansSynced notes that the creations in groups, as captured, are durable.
+func (d *dirty) fansSynced(fans []fan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range fans {
+		if d.fans[f.group] == f.last {
+			delete(d.fans, f.group)
+		}
+	}
+}
+
+// journal notes that the journal has data of the blocks.
+func (d *dirty) journal(o journal.Object, blocks chunk.Bitmap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.stateLocked(o)
+	if s.journaled == nil {
+		s.journaled = chunk.NewBitmap(d.blocks)
+	}
+	for i := range blocks {
+		s.journaled[i] |= blocks[i]
+	}
+}
+
+// cutState is what a cut has to make durable, and may remove afterwards.
+type cutState struct {
+	objects []journal.Object
+	fans    []fan
+	dropped []journal.Object
+}
+
+// cut begins a cut: what the journal names up to now. No change may be under way.
+func (d *dirty) cut() cutState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := cutState{dropped: d.dropped, fans: d.fansLocked()}
+	d.dropped = nil
+	for o, s := range d.objects {
+		if s.touched {
+			c.objects = append(c.objects, o)
+			s.touched = false
+		}
+		s.before, s.journaled = s.journaled, nil
+	}
+	slices.SortFunc(c.objects, compareObjects)
+	return c
+}
+
+// cutDone ends a cut that was stored.
+func (d *dirty) cutDone(c cutState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, o := range c.dropped {
+		if s := d.objects[o]; s != nil {
+			d.count -= s.written.Count()
+			delete(d.objects, o)
+		}
+	}
+	for o, s := range d.objects {
+		s.before = nil
+		if !s.touched && s.journaled == nil && s.written.Empty() {
+			delete(d.objects, o)
+		}
+	}
+}
+
+// cutFailed ends a cut that was not stored: all of it is still to be done.
+func (d *dirty) cutFailed(c cutState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropped = append(d.dropped, c.dropped...)
+	for _, o := range c.objects {
+		d.stateLocked(o).touched = true
+	}
+	for _, s := range d.objects {
+		switch {
+		case s.journaled == nil:
+			s.journaled = s.before
+		case s.before != nil:
+			for i := range s.journaled {
+				s.journaled[i] |= s.before[i]
+			}
+		}
+		s.before = nil
+	}
+}
+
+func compareObjects(a, b journal.Object) int {
+	return cmp.Or(cmp.Compare(a.Chunk, b.Chunk), cmp.Compare(a.Serial, b.Serial))
+}

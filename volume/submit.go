@@ -1,0 +1,225 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/mapper/journal"
+)
+
+// Submit hands a request to the device. It returns true if the request has ended already: r.Err says
+// how, and r.Done is not called. Otherwise r belongs to the device until Released.
+func (d *Device) Submit(r *Request) (done bool) {
+	if r.Err = d.accept(r); r.Err != nil {
+		return true
+	}
+	if r.Length == 0 && r.Kind != Flush {
+		return true
+	}
+	slot := d.grace.enter()
+	if d.closing.Load() {
+		d.grace.leave(slot)
+		r.Err = ErrClosed
+		return true
+	}
+	switch r.Kind {
+	case Read:
+		done = d.readInline(r)
+	case Write:
+		done = d.writeInline(r)
+	}
+	if done {
+		d.grace.leave(slot)
+		return true
+	}
+	r.run.slot = slot
+	d.watch.add(r)
+	d.queue.put(r)
+	return false
+}
+
+// accept checks a request.
+func (d *Device) accept(r *Request) error {
+	if d.closing.Load() {
+		return ErrClosed
+	}
+	if (r.Kind == Read || r.Kind == Write) && r.Length != int64(len(r.Data)) {
+		return fmt.Errorf("%w: length %d with %d bytes of data", ErrInvalid, r.Length, len(r.Data))
+	}
+	if d.lease == nil && (r.Kind == Write || r.Kind == WriteZeroes || r.Kind == Discard) {
+		return ErrReadOnly
+	}
+	if r.Kind > Cache {
+		return fmt.Errorf("%w: kind %d", ErrInvalid, r.Kind)
+	}
+	if r.Kind == Flush {
+		return nil
+	}
+	if r.Offset < 0 || r.Length < 0 || r.Offset > d.size || r.Length > d.size-r.Offset {
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrOutOfRange, r.Length, r.Offset, d.size)
+	}
+	return nil
+}
+
+// readInline does a read that comes from one place and will not block.
+func (d *Device) readInline(r *Request) bool {
+	p := d.geom.First(r.Offset, r.Length)
+	if p.Length != r.Length {
+		return false
+	}
+	segs, ok := d.m.PlanRead(p.Index, p.Off, p.Length, r.run.room[:0])
+	if !ok || len(segs) != 1 {
+		return false
+	}
+	s := &segs[0]
+	if s.Zero {
+		d.zeros(r, r.Offset, r.Length)
+	} else {
+		op := &r.run.op
+		op.Kind, op.Lane, op.Tenant, op.Guard = drivers.OpRead, drivers.LaneGuest, d.tenant, nil
+		op.Name = chunk.AppendDataName(op.Scratch[:0], s.Owner, p.Index, s.Serial)
+		op.Data, op.Off = r.Data, p.Off
+		done := d.engine.Try(op)
+		op.Data = nil
+		if !done || op.Err != nil {
+			return false // the other way copes with errors
+		}
+	}
+	d.stats.reads.Add(1)
+	d.stats.readBytes.Add(r.Length)
+	return true
+}
+
+// zeros answers n bytes at off of the volume with zeros.
+func (d *Device) zeros(r *Request, off, n int64) {
+	if r.Flags&WantHoles != 0 {
+		if k := len(r.Holes); k > 0 && r.Holes[k-1].Offset+r.Holes[k-1].Length == off {
+			r.Holes[k-1].Length += n
+			return
+		}
+		if len(r.Holes) < cap(r.Holes) {
+			r.Holes = append(r.Holes, Extent{Offset: off, Length: n, Flags: Zero})
+			return
+		}
+	}
+	clear(r.Data[off-r.Offset:][:n])
+}
+
+// writeInline does a write in place that will not block: one piece, whose blocks the volume's own object holds
+// and the journal names.
+func (d *Device) writeInline(r *Request) bool {
+	p := d.geom.First(r.Offset, r.Length)
+	if p.Length != r.Length || r.Flags&FUA != 0 || d.failure.Load() != nil || !d.gate.tryEnter() {
+		return false
+	}
+	defer d.gate.leave()
+	first, end := p.Blocks()
+	h, ok := d.locks.try(p.Index, first, end)
+	if !ok {
+		return false
+	}
+	defer d.locks.unlock(h)
+	plan, ok := d.m.Plan(p.Index, first, end)
+	if !ok || !plan.InPlace {
+		return false
+	}
+	object := journal.Object{Chunk: p.Index, Serial: plan.Serial}
+	if !d.dirty.isTouched(object) {
+		return false
+	}
+	op := &r.run.op
+	op.Kind, op.Lane, op.Tenant, op.Guard = drivers.OpWrite, drivers.LaneGuest, d.tenant, d.lease
+	op.Name = chunk.AppendDataName(op.Scratch[:0], d.id, p.Index, plan.Serial)
+	op.Data, op.Off = r.Data, p.Off
+	done := d.engine.Try(op)
+	op.Data, op.Guard = nil, nil
+	if !done {
+		return false
+	}
+	// A failed write may have changed some of the blocks: they count as written.
+	d.dirty.write(object, first, end)
+	if r.Err = op.Err; r.Err == nil {
+		r.Err = d.lease.Err()
+	}
+	d.stats.writes.Add(1)
+	d.stats.writtenBytes.Add(r.Length)
+	return true
+}
+
+// perform does a queued request on a worker.
+func (d *Device) perform(r *Request) {
+	slot := r.run.slot
+	err := d.do(context.Background(), r)
+	d.watch.finish(r, err)
+	d.grace.leave(slot)
+}
+
+// do does a request, step after step.
+func (d *Device) do(ctx context.Context, r *Request) error {
+	switch r.Kind {
+	case Read:
+		d.stats.reads.Add(1)
+		d.stats.readBytes.Add(r.Length)
+		return d.read(ctx, r)
+	case Cache:
+		return d.prefetch(ctx, r.Offset, r.Length)
+	case Flush:
+		d.stats.flushes.Add(1)
+		return d.flush(ctx)
+	case Write:
+		d.stats.writes.Add(1)
+		d.stats.writtenBytes.Add(r.Length)
+	default:
+		d.stats.zeroes.Add(1)
+	}
+	if err := d.change(ctx, r); err != nil {
+		return err
+	}
+	if r.Flags&FUA != 0 {
+		return d.flush(ctx)
+	}
+	return nil
+}
+
+// ReadAt fills p from off; it returns when the storage no longer uses p.
+func (d *Device) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return d.call(ctx, &Request{Kind: Read, Offset: off, Length: int64(len(p)), Data: p})
+}
+
+// WriteAt writes p at off. Flush makes it durable.
+func (d *Device) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return d.call(ctx, &Request{Kind: Write, Offset: off, Length: int64(len(p)), Data: p})
+}
+
+// WriteZeroes makes n bytes at off zero.
+func (d *Device) WriteZeroes(ctx context.Context, off, n int64) error {
+	return d.call(ctx, &Request{Kind: WriteZeroes, Offset: off, Length: n})
+}
+
+// Discard gives back n bytes at off, which read as zeros from then on.
+func (d *Device) Discard(ctx context.Context, off, n int64) error {
+	return d.call(ctx, &Request{Kind: Discard, Offset: off, Length: n})
+}
+
+// Flush makes all that was answered before durable.
+func (d *Device) Flush(ctx context.Context) error {
+	return d.call(ctx, &Request{Kind: Flush})
+}
+
+// call does a request on the caller's goroutine.
+func (d *Device) call(ctx context.Context, r *Request) error {
+	if err := d.accept(r); err != nil {
+		return err
+	}
+	if r.Length == 0 && r.Kind != Flush {
+		return nil
+	}
+	slot := d.grace.enter()
+	defer d.grace.leave(slot)
+	if d.closing.Load() {
+		return ErrClosed
+	}
+	return d.do(ctx, r)
+}
