@@ -121,6 +121,7 @@ func (b *Box[T]) drain(block bool) {
 // fill renders messages into vec. It returns false, and sending has ended, if there are none.
 func (b *Box[T]) fill() bool {
 	if b.next == len(b.batch) {
+		b.next, b.freed = 0, 0
 		b.mu.Lock()
 		b.batch, b.queue = b.queue, b.batch[:0]
 		if len(b.batch) == 0 {
@@ -130,7 +131,6 @@ func (b *Box[T]) fill() bool {
 			return false
 		}
 		b.mu.Unlock()
-		b.next, b.freed = 0, 0
 	}
 	if b.dead {
 		b.next = len(b.batch)
