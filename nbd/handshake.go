@@ -230,17 +230,16 @@ func (h *haggle) goOn(ctx context.Context, data []byte) bool {
 		h.replyError(proto.OptGo, proto.RepErrInvalid, "option cannot be parsed")
 		return false
 	}
+	if err := h.open(ctx, name); err != nil {
+		h.replyExportError(proto.OptGo, name, err)
+		return false
+	}
 	var info Info
 	if wanted[proto.InfoDescription] {
 		var err error
 		if info, err = h.srv.exports.Describe(ctx, name); err != nil {
-			h.replyExportError(proto.OptGo, name, err)
-			return false
+			h.log.Debug("describe export", "err", err) // it is open, so it is served
 		}
-	}
-	if err := h.open(ctx, name); err != nil {
-		h.replyExportError(proto.OptGo, name, err)
-		return false
 	}
 	info.Size, info.ReadOnly = h.dev.Size(), h.dev.ReadOnly()
 	h.replyInfo(proto.OptGo, name, wanted, info)

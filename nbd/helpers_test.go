@@ -134,3 +134,26 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// idle waits until an export is not open.
+func (r *rig) idle(name string) {
+	r.t.Helper()
+	if !r.exports.WaitClosed(name, patience) {
+		r.t.Fatalf("export %q stays open", name)
+	}
+}
+
+// reconnect waits until the server takes a connection again.
+func (r *rig) reconnect() {
+	r.t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		c := r.conn()
+		h, err := client.NewHandshake(c)
+		if err == nil {
+			must(r.t, h.Abort())
+			return
+		}
+		c.Close()
+	}
+	r.t.Fatal("server takes no connection")
+}

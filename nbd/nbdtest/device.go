@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"skerry/chunk"
 	"skerry/nbd"
@@ -271,13 +272,14 @@ func (l *Later) Close() {
 type Exports struct {
 	devices map[string]nbd.Device
 
-	mu   sync.Mutex
-	open map[string]int
+	mu     sync.Mutex
+	open   map[string]int
+	closed chan struct{} // replaced and closed at each release
 }
 
 // NewExports returns exports of these devices.
 func NewExports(devices map[string]nbd.Device) *Exports {
-	return &Exports{devices: devices, open: make(map[string]int)}
+	return &Exports{devices: devices, open: make(map[string]int), closed: make(chan struct{})}
 }
 
 // ErrRefused is what Open returns for the export "refused".
@@ -329,8 +331,31 @@ func (e *Exports) OpenCount(name string) int {
 	return e.open[name]
 }
 
+// WaitClosed waits until an export is not open, for a time at most.
+func (e *Exports) WaitClosed(name string, most time.Duration) bool {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	for {
+		e.mu.Lock()
+		n, closed := e.open[name], e.closed
+		e.mu.Unlock()
+		if n == 0 {
+			return true
+		}
+		select {
+		case <-closed:
+		case <-timer.C:
+			return false
+		}
+	}
+}
+
 func (e *Exports) add(name string, n int) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.open[name] += n
-	e.mu.Unlock()
+	if n < 0 {
+		close(e.closed)
+		e.closed = make(chan struct{})
+	}
 }
