@@ -14,8 +14,8 @@ import (
 // Append fail with [ErrTooLarge] or [ErrInvalid].
 type Batch struct {
 	buf    []byte // room for the frame's header, then the entries
-	asOf   uint64
-	newest uint64 // the largest sequence that an entry names
+	before uint64 // of entries to come
+	newest uint64 // the largest sequence that was named; it must have been appended before
 	err    error
 
 	// The writer's, during Append.
@@ -27,7 +27,7 @@ type Batch struct {
 
 // Reset empties the batch and keeps its memory.
 func (b *Batch) Reset() {
-	b.buf, b.asOf, b.newest, b.err = b.buf[:0], 0, 0, nil
+	b.buf, b.before, b.newest, b.err = b.buf[:0], 0, 0, nil
 }
 
 // Empty reports whether the batch has no entry.
@@ -61,10 +61,13 @@ func (b *Batch) Delta(o Object, first, end int, zero, durable bool) {
 }
 
 // AsOf says of the Data and Supersede entries that are added from now on that they were captured
-// when seq was the last frame appended: entries in later frames are newer than these, although
-// they come before them. 0, as after Reset, says that they are newer than all before them. A
-// flush names what it covers.
-func (b *Batch) AsOf(seq uint64) { b.asOf = seq }
+// when seq was the last frame appended: entries in later frames are newer, also in those that
+// lie before this batch. Without it, and after Reset, they are newer than all before them. The package's
+// documentation says what a flush gives.
+func (b *Batch) AsOf(seq uint64) {
+	b.before = seq + 1
+	b.newest = max(b.newest, seq)
+}
 
 // Data records the content of whole blocks of o from block first on; it copies it.
 func (b *Batch) Data(o Object, first int, blocks []byte) {
@@ -86,7 +89,7 @@ func (b *Batch) DataFill(o Object, first, n int) []byte {
 	if e == nil {
 		return nil
 	}
-	b.name(e[24:], b.asOf)
+	binary.LittleEndian.PutUint64(e[24:], b.before)
 	return e[rangeSize:]
 }
 
@@ -97,7 +100,7 @@ func (b *Batch) Supersede(o Object, first, end int) {
 		return
 	}
 	if e := b.object(KindSupersede, 0, o, first, end, rangeSize); e != nil {
-		b.name(e[24:], b.asOf)
+		binary.LittleEndian.PutUint64(e[24:], b.before)
 	}
 }
 
@@ -111,7 +114,8 @@ func (b *Batch) Flush(covers uint64) {
 	}
 	clear(e[:8])
 	e[0] = byte(KindFlush)
-	b.name(e[8:], covers)
+	binary.LittleEndian.PutUint64(e[8:], covers)
+	b.newest = max(b.newest, covers)
 }
 
 // object adds an entry of size bytes about o and returns it, or nil. Bytes from 24 on are left to the caller.
@@ -127,12 +131,6 @@ func (b *Batch) object(k Kind, flags byte, o Object, first, end, size int) []byt
 	binary.LittleEndian.PutUint64(e[8:], o.Chunk)
 	binary.LittleEndian.PutUint64(e[16:], uint64(o.Serial))
 	return e
-}
-
-// name writes a sequence that must have been appended before the batch is.
-func (b *Batch) name(e []byte, seq uint64) {
-	binary.LittleEndian.PutUint64(e, seq)
-	b.newest = max(b.newest, seq)
 }
 
 // grow returns n more bytes, whose content is undefined, or nil.

@@ -33,12 +33,12 @@
 // and go on with
 //
 //	touch, delta      8  8  chunk, 16  8  serial of the object
-//	supersede         the same, 24  8  as of
+//	supersede         the same, 24  8  as of + 1; 0: none
 //	data              the same, 32  (end - first) * 4096  the blocks
 //	flush             8  8  covers
 //
-// One batch lies in one frame; batches that wait for the same write share one. The sequences in as of
-// and covers are smaller than that of their frame.
+// One batch lies in one frame; batches that wait for the same write share one. As of and covers are smaller than the
+// sequence of their frame.
 //
 // # The ring
 //
@@ -70,13 +70,25 @@
 //   - Of each block the newest data counts that no newer supersede entry that counts, and no newer
 //     delta with zeros that counts, makes void.
 //
-// Newer is not the same as later in the journal. A flush first notes the last frame (covers) and what is dirty, then reads
-// or syncs blocks, then appends; a FUA write of the same block may be appended meanwhile, and must win. So a data or
-// supersede entry says as of which frame it was captured: it is newer than the entries up
-// to that frame, and older than all after it, wherever it lies. An entry without it is newer than all before
-// its own place; this is what a FUA write uses, which holds its block's lock from its
-// data write until the append has returned. A flush that reads each block under its lock may use covers as its
-// as of for all: a FUA write between covers and the reading is durable in the journal by itself.
+// Newer is not the same as later in the journal: a FUA write may be appended between a flush's reading of the
+// same block and the flush's append, and must win. So data and supersede entries say as of which frame they were
+// captured: they are newer than the entries up to that frame, and older than all after it, wherever
+// they lie. An entry without an as of is newer than all before its own place.
+//
+// What this rests on:
+//
+//   - A write puts its data into the object, then marks the blocks dirty, then appends its delta, then is
+//     answered. Deltas and FUA data are appended under the block's lock, which is held from the data write until the
+//     append has returned. FUA data has no as of.
+//   - A flush takes these steps in order: it notes covers ([Writer.Last]); takes the set of dirty blocks; notes its as of
+//     ([Writer.Last] again); reads blocks under their locks, or syncs their objects; appends; syncs the
+//     journal. Noted earlier, the as of would let FUA data of a block win over a write that came after it and that the set
+//     holds; noted later, it would beat FUA data that is newer than what was read. A covers that is noted later would
+//     cover deltas of blocks that the set lacks.
+//   - Blocks whose object was synced get a supersede entry if the journal may hold data of them, looked up after
+//     the as of was noted. One too many does no harm.
+//   - Flushes do not overlap. A cut that clears dirty blocks does not lie between a flush's taking of
+//     the set and its append.
 //
 // # Concurrency
 //

@@ -43,7 +43,7 @@ type Entry struct {
 	First, End int    // blocks; Delta, Data and Supersede
 	Zero       bool   // Delta: the blocks hold zeros
 	Durable    bool   // Delta: counts by itself
-	AsOf       uint64 // Data and Supersede: sequence of the last frame that is older; 0: all frames before its own
+	Before     uint64 // Data and Supersede: the first frame whose entries are newer; 0: the place in the journal decides
 	Covers     uint64 // Flush
 	Data       []byte // Data: whole blocks, valid as long as the frame
 }
@@ -126,8 +126,8 @@ func decodeEntry(b []byte, seq uint64) (Entry, int) {
 	if len(b) < rangeSize {
 		return Entry{}, 0
 	}
-	e.AsOf = binary.LittleEndian.Uint64(b[24:])
-	if e.AsOf >= seq {
+	e.Before = binary.LittleEndian.Uint64(b[24:])
+	if e.Before > seq {
 		return Entry{}, 0
 	}
 	if e.Kind == KindSupersede {

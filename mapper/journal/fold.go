@@ -120,8 +120,8 @@ func (f *folder) entry(e Entry, seq uint64) {
 		return
 	}
 	ev := event{object: e.Object, first: e.First, end: e.End, at: seq, order: f.order}
-	if e.AsOf != 0 {
-		ev.at = e.AsOf
+	if e.Before != 0 {
+		ev.at = e.Before - 1
 	}
 	switch e.Kind {
 	case KindDelta:
