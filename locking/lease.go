@@ -97,20 +97,54 @@ func (l *Lease) Switch(ctx context.Context, change func(*mapper.Root)) error {
 }
 
 // Release switches the root for the last time, to a copy that change (which may be nil) has changed and that is not held, and
-// ends the lease. If the switch fails the lease goes on, unless it is lost: try again, or abandon it. Releasing a
-// lease twice fails with ErrReleased.
+// ends the lease. If the switch fails the lease goes on, unless it is lost: try again, or abandon it. If its outcome is
+// unknown the lease ends all the same, since others may take the volume. Releasing a lease twice fails
+// with ErrReleased.
 func (l *Lease) Release(ctx context.Context, change func(*mapper.Root)) error {
 	if err := l.take(ctx); err != nil {
 		return fmt.Errorf("release volume: %w", err)
 	}
 	defer l.yield()
-	if err := l.switchRoot(ctx, func(r *mapper.Root) {
+	err := l.switchRoot(ctx, func(r *mapper.Root) {
 		if change != nil {
 			change(r)
 		}
 		r.Held = false
-	}); err != nil {
+	})
+	if err == nil || errors.Is(err, drivers.ErrUnknownOutcome) {
+		l.finish(ErrReleased)
+		l.instance.forget(l, err != nil)
+	}
+	if err != nil {
 		return fmt.Errorf("release volume: %w", err)
+	}
+	return nil
+}
+
+// Destroy removes the roots of a volume that is deleted, in ascending order, and ends the lease: nothing is left
+// of the volume. All else of it must have been removed durably before. If it fails the lease goes on, unless it is lost.
+func (l *Lease) Destroy(ctx context.Context) error {
+	if err := l.take(ctx); err != nil {
+		return fmt.Errorf("remove roots: %w", err)
+	}
+	defer l.yield()
+	if state := l.Root().State; state != mapper.Deleted {
+		return fmt.Errorf("remove roots of a volume that is %v: %w", state, drivers.ErrInvalid)
+	}
+	generations, err := listRoots(ctx, l.client, l.volume)
+	if err != nil {
+		return fmt.Errorf("remove roots: %w", err)
+	}
+	for _, g := range generations {
+		if g > l.generation {
+			return fmt.Errorf("remove roots: %w", l.lose())
+		}
+		if err := l.client.Unlink(ctx, chunk.RootName(l.volume, g)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			return fmt.Errorf("remove root %d: %w", g, err)
+		}
+	}
+	if err := l.client.SyncGroup(ctx, chunk.GroupName(l.volume, chunk.Roots)); err != nil {
+		return fmt.Errorf("remove roots: %w", err)
 	}
 	l.finish(ErrReleased)
 	l.instance.forget(l, false)
