@@ -74,6 +74,25 @@ type change struct {
 	data   []byte // OpWrite
 }
 
+// image returns the change as storage sees it, that writes whole sectors: those that a write covers in part carry what they
+// held before it, so that no crash can show the second of two such writes without the first.
+func (m change) image(before *content, seq uint64) change {
+	m.seq = seq
+	if m.kind != drivers.OpWrite {
+		return m
+	}
+	start := m.off - m.off%SectorSize
+	end := m.off + m.n
+	if rest := end % SectorSize; rest != 0 {
+		end = min(end-rest+SectorSize, max(end, before.size)) // no longer than the object becomes
+	}
+	data := make([]byte, end-start)
+	before.read(data, start)
+	copy(data[m.off-start:], m.data)
+	m.off, m.n, m.data = start, end-start, data
+	return m
+}
+
 // naming is an unsynced change of a name.
 type naming struct {
 	seq  uint64

@@ -115,9 +115,7 @@ func (f *file) mutate(what string, c change) error {
 			s := o.content.snapshot()
 			o.synced = &s
 		}
-		c.seq = b.seq.Add(1)
-		c.data = slices.Clone(c.data)
-		o.log = append(o.log, c)
+		o.log = append(o.log, c.image(&o.content, b.seq.Add(1)))
 	}
 	c.apply(&o.content, Everything())
 	if !o.unnamed {

@@ -1,0 +1,190 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume"
+)
+
+// CreateOptions say what a new volume is like.
+type CreateOptions struct {
+	Size      int64 // bytes, a multiple of 512
+	ChunkSize int64 // bytes; 0: 4 MiB
+}
+
+// Create makes a volume of zeros. It fails with ErrExists if the name is taken.
+func (p *Pool) Create(ctx context.Context, name string, o CreateOptions) (Info, error) {
+	h, err := p.begin(ctx, name, o)
+	if err != nil {
+		return Info{}, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	info, err := p.publish(ctx, h, name)
+	if err != nil {
+		return Info{}, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	return info, nil
+}
+
+// begin makes the root of a new volume and holds it. The name is free at that moment.
+func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, error) {
+	if o.ChunkSize == 0 {
+		o.ChunkSize = chunk.DefaultSize
+	}
+	geom, err := chunk.NewGeometry(o.ChunkSize)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", drivers.ErrInvalid, err)
+	}
+	if err := errors.Join(checkName(name), checkSize(o.Size)); err != nil {
+		return nil, err
+	}
+	if err := p.vacate(ctx, name); err != nil {
+		return nil, err
+	}
+	return p.found(ctx, &mapper.Root{Name: name, Size: o.Size, Geometry: geom})
+}
+
+func checkSize(size int64) error {
+	if size <= 0 || size > mapper.MaxVolumeSize || size%chunk.SectorSize != 0 {
+		return fmt.Errorf("size %d: want a multiple of %d up to 4P: %w", size, chunk.SectorSize, drivers.ErrInvalid)
+	}
+	return nil
+}
+
+// found makes the root of a new volume, in state creating, with a fresh id, and holds it.
+func (p *Pool) found(ctx context.Context, root *mapper.Root) (*Held, error) {
+	root.Volume, root.State, root.Created = chunk.NewVolumeID(), mapper.Creating, p.o.Now()
+	root.Owners = append([]chunk.VolumeID{root.Volume}, root.Owners...)
+	return p.make(ctx, root)
+}
+
+// make holds a volume by making its first root.
+func (p *Pool) make(ctx context.Context, root *mapper.Root) (*Held, error) {
+	e, err := p.enter(ctx, root.Volume)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := p.instance.Create(ctx, root)
+	if err != nil {
+		p.leave(root.Volume, e)
+		return nil, err
+	}
+	return &Held{pool: p, id: root.Volume, entry: e, lease: lease}, nil
+}
+
+// publish makes a volume that is being created live, under a name, and gives it back. If it fails the volume is removed.
+func (p *Pool) publish(ctx context.Context, h *Held, name string) (Info, error) {
+	if err := p.reserve(ctx, name, h.id); err != nil {
+		return Info{}, h.undo(ctx, err)
+	}
+	return p.commit(ctx, h)
+}
+
+// commit is publish for a volume that has its name record.
+func (p *Pool) commit(ctx context.Context, h *Held) (Info, error) {
+	if err := h.lease.Release(ctx, func(r *mapper.Root) { r.State = mapper.Live }); err != nil {
+		return Info{}, h.undo(ctx, err)
+	}
+	defer h.done(ctx)
+	root := h.Root()
+	root.Held = false
+	return p.describe(root), nil
+}
+
+// undo removes a volume that is being created and gives it back. It returns why.
+func (h *Held) undo(ctx context.Context, why error) error {
+	ctx = context.WithoutCancel(ctx)
+	defer h.done(ctx)
+	if h.lease.Err() != nil {
+		return why // what is left is found by the next collection
+	}
+	if _, err := h.destroy(ctx, 0); err != nil {
+		h.pool.log.Warn("unfinished volume is left for gc", "volume", h.id.String(), "err", err)
+	}
+	return why
+}
+
+// Creation is a volume that is being filled before anybody can see it. It ends with Commit or Abort. It is for one goroutine.
+type Creation struct {
+	pool  *Pool
+	id    chunk.VolumeID
+	name  string
+	lease *locking.Lease
+	dev   *volume.Device
+	ended bool
+}
+
+// Begin makes a volume, to be filled through its device, that appears with Commit. The name is taken from now on.
+func (p *Pool) Begin(ctx context.Context, name string, o CreateOptions) (*Creation, error) {
+	h, err := p.begin(ctx, name, o)
+	if err != nil {
+		return nil, fmt.Errorf("create volume %s: %w", name, err)
+	}
+	err = p.reserve(ctx, name, h.id)
+	if err == nil {
+		c := &Creation{pool: p, id: h.id, name: name, lease: h.lease}
+		if c.dev, err = volume.Open(ctx, p.config(h.id), kept{h.lease, h}); err == nil {
+			p.opened(h.entry, c.dev, h.lease)
+			p.leave(h.id, h.entry)
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("create volume %s: %w", name, h.undo(ctx, err))
+}
+
+// Device returns the device of the volume. It is closed by Commit and Abort.
+func (c *Creation) Device() *volume.Device { return c.dev }
+
+// Commit makes all that was written durable and publishes the volume. If it fails, Abort is still to be called.
+func (c *Creation) Commit(ctx context.Context) (Info, error) {
+	h, err := c.close(ctx)
+	if err == nil {
+		var info Info
+		if info, err = c.pool.commit(ctx, h); err == nil {
+			return info, nil
+		}
+	} else if h != nil {
+		err = h.undo(ctx, err)
+	}
+	return Info{}, fmt.Errorf("create volume %s: %w", c.name, err)
+}
+
+// Abort removes the volume with all that was written. After Commit it does nothing.
+func (c *Creation) Abort(ctx context.Context) error {
+	if c.ended {
+		return nil
+	}
+	h, err := c.close(ctx)
+	if h == nil {
+		return fmt.Errorf("give up volume %s: %w", c.name, err)
+	}
+	// What the device could not write is not missed.
+	defer h.done(ctx)
+	if err := h.lease.Err(); err != nil {
+		return fmt.Errorf("give up volume %s: %w: gc removes it", c.name, err)
+	}
+	if _, err := h.destroy(ctx, 0); err != nil {
+		return fmt.Errorf("give up volume %s: %w: gc removes it", c.name, err)
+	}
+	return nil
+}
+
+// close closes the device and holds the volume.
+func (c *Creation) close(ctx context.Context) (*Held, error) {
+	if c.ended {
+		return nil, errors.New("ended before")
+	}
+	e, err := c.pool.enter(ctx, c.id)
+	if err != nil {
+		return nil, err
+	}
+	c.ended = true
+	err = c.dev.Close(ctx)
+	c.pool.ended(c.id, e, c.lease)
+	return &Held{pool: c.pool, id: c.id, entry: e, lease: c.lease}, err
+}

@@ -1,0 +1,183 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+)
+
+// Removal says what a removal has given back.
+type Removal struct {
+	Objects int64 // objects removed
+	Bytes   int64 // space that these took
+	Left    int64 // objects known to be left for the next collection; 0: all is gone
+}
+
+// batch is how many names are listed before they are removed.
+const batch = 4096
+
+// unlinkers is how many objects are removed at once.
+const unlinkers = 8
+
+// errEnough ends a list.
+var errEnough = errors.New("enough")
+
+// destroy removes the held volume, which has no clones: its root becomes deleted, then all else of it goes,
+// and its roots last. A limit above 0 bounds the time for its objects. It can be repeated after any failure.
+func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error) {
+	var r Removal
+	if h.Root().State != mapper.Deleted {
+		if err := h.lease.Switch(ctx, func(r *mapper.Root) { r.State = mapper.Deleted }); err != nil {
+			return r, err
+		}
+	}
+	root := h.Root()
+	if root.Name != "" {
+		if err := h.unname(ctx, root.Name); err != nil {
+			return r, err
+		}
+	}
+	ends := time.Now().Add(limit)
+	for _, g := range []chunk.Group{chunk.Snapshots, chunk.Data, chunk.Pages, chunk.Journals, chunk.Registrations} {
+		if err := h.clear(ctx, chunk.GroupName(h.id, g), &r, func() bool { return limit > 0 && time.Now().After(ends) }); err != nil {
+			return r, err
+		}
+		if r.Left > 0 {
+			return r, nil
+		}
+	}
+	if err := h.unregister(ctx, root.Parent); err != nil {
+		return r, err
+	}
+	return r, h.lease.Destroy(ctx)
+}
+
+// clear removes all objects below a group, durably, unless late says to stop.
+func (h *Held) clear(ctx context.Context, group string, r *Removal, late func() bool) error {
+	client := h.Client(drivers.LaneBackground)
+	groups := map[string]bool{}
+	for {
+		var infos []drivers.Info
+		err := client.List(ctx, group, func(info drivers.Info) error {
+			if len(infos) == batch {
+				return errEnough
+			}
+			infos = append(infos, info)
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return fmt.Errorf("list %s: %w", group, err)
+		}
+		if len(infos) == 0 {
+			break
+		}
+		if late() {
+			r.Left += int64(len(infos))
+			break
+		}
+		for _, info := range infos {
+			groups[drivers.Group(info.Name)] = true
+		}
+		if err := unlinkAll(ctx, client, infos, r); err != nil {
+			return err
+		}
+	}
+	for g := range groups {
+		if err := client.SyncGroup(ctx, g); err != nil {
+			return fmt.Errorf("sync %s: %w", g, err)
+		}
+	}
+	return nil
+}
+
+// unlinkAll removes objects and counts them.
+func unlinkAll(ctx context.Context, client drivers.Client, infos []drivers.Info, r *Removal) error {
+	var objects, bytes atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(unlinkers)
+	for _, info := range infos {
+		g.Go(func() error {
+			switch err := client.Unlink(ctx, info.Name); {
+			case errors.Is(err, drivers.ErrNotFound):
+			case err != nil:
+				return fmt.Errorf("remove %s: %w", info.Name, err)
+			default:
+				objects.Add(1)
+				bytes.Add(info.Allocated)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	r.Objects += objects.Load()
+	r.Bytes += bytes.Load()
+	return err
+}
+
+// unregister ends the registration of the held volume at its parent, durably. The volume reaches nothing of it.
+func (h *Held) unregister(ctx context.Context, parent mapper.Parent) error {
+	if parent.Volume.IsZero() {
+		return nil
+	}
+	client := h.Client(drivers.LaneMeta)
+	err := client.Unlink(ctx, chunk.RegistrationName(parent.Volume, parent.Snapshot, h.id))
+	if errors.Is(err, drivers.ErrNotFound) {
+		err = nil
+	}
+	if err == nil {
+		err = client.SyncGroup(ctx, chunk.GroupName(parent.Volume, chunk.Registrations))
+	}
+	if err != nil {
+		return fmt.Errorf("end registration at parent %v: %w", parent.Volume, err)
+	}
+	return nil
+}
+
+// Tidy removes what was left of a volume that does not count: all of it if it is being created or deleted and nobody holds it, else
+// the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
+func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) error {
+	h, err := p.Hold(ctx, id)
+	if errors.Is(err, drivers.ErrNotFound) {
+		h, err = p.revive(ctx, id, name)
+	}
+	if err != nil {
+		return err
+	}
+	root := h.Root()
+	switch {
+	case h.dev != nil && root.State != mapper.Live:
+		err = &locking.HeldError{Volume: root.Name, Holder: root.Holder}
+	case root.State != mapper.Live:
+		if name != "" && name != root.Name {
+			err = h.unname(ctx, name)
+		}
+		if err == nil {
+			_, err = h.destroy(ctx, 0)
+		}
+	case name != "" && name != root.Name:
+		err = h.unname(ctx, name)
+	}
+	return errors.Join(err, h.Done(ctx))
+}
+
+// revive holds a volume that has no root left, by making one in state deleted.
+func (p *Pool) revive(ctx context.Context, id chunk.VolumeID, name string) (*Held, error) {
+	geom, err := chunk.NewGeometry(chunk.DefaultSize)
+	if err != nil {
+		return nil, err
+	}
+	return p.make(ctx, &mapper.Root{
+		Volume: id, State: mapper.Deleted, Name: name, Size: chunk.DefaultSize, Geometry: geom,
+		Created: p.o.Now(), Owners: slices.Insert([]chunk.VolumeID(nil), 0, id),
+	})
+}

@@ -1,0 +1,150 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume"
+)
+
+// Held is a volume that nobody but the caller changes until Done: the caller has its turn in the pool, and the
+// pool has its lease, taken for this or because the volume is open. It is for one goroutine.
+type Held struct {
+	pool      *Pool
+	id        chunk.VolumeID
+	entry     *entry
+	lease     *locking.Lease
+	dev       *volume.Device // nil: not open
+	abandoned bool
+}
+
+// Hold takes a volume by its id, whatever its state. It fails as [locking.Instance.Acquire] does.
+func (p *Pool) Hold(ctx context.Context, id chunk.VolumeID) (*Held, error) {
+	e, err := p.enter(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	h := &Held{pool: p, id: id, entry: e}
+	if h.dev, h.lease = p.open(e); h.dev != nil {
+		return h, nil
+	}
+	if h.lease, err = p.instance.Acquire(ctx, id); err != nil {
+		p.leave(id, e)
+		return nil, err
+	}
+	return h, nil
+}
+
+// holdNamed takes a live volume by its name.
+func (p *Pool) holdNamed(ctx context.Context, name string) (*Held, error) {
+	for try := 1; ; try++ {
+		id, _, err := p.lookup(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		h, err := p.Hold(ctx, id)
+		if err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			return nil, err
+		}
+		if err == nil {
+			// The root that was read before the grant may be an old one.
+			counts, err := p.counts(ctx, name, h.Root())
+			if err == nil && counts {
+				return h, nil
+			}
+			if err := errors.Join(err, h.Done(ctx)); err != nil {
+				return nil, err
+			}
+		}
+		if try == 3 {
+			return nil, notFound(Ref{Volume: name})
+		}
+	}
+}
+
+// unheld turns the error that a living process holds a volume into ErrInUse, for what is refused then.
+func unheld(err error) error {
+	var held *locking.HeldError
+	if errors.As(err, &held) {
+		return fmt.Errorf("%w: %v", ErrInUse, held)
+	}
+	return err
+}
+
+// Root returns a copy of the root in force.
+func (h *Held) Root() *mapper.Root { return h.lease.Root() }
+
+// Lease returns the lease under which the volume may be changed.
+func (h *Held) Lease() *locking.Lease { return h.lease }
+
+// Device returns the device if this pool has the volume open, else nil.
+func (h *Held) Device() *volume.Device { return h.dev }
+
+// Client returns a client whose mutations end with the lease.
+func (h *Held) Client(lane drivers.Lane) drivers.Client {
+	return h.pool.engine.Client(lane, tenant(h.id), h.lease)
+}
+
+// Done gives the volume back. A lease that was taken for this is released.
+func (h *Held) Done(ctx context.Context) error {
+	defer h.pool.leave(h.id, h.entry)
+	return h.release(ctx, nil)
+}
+
+// release ends a lease that was taken for this, with a last change of the root.
+func (h *Held) release(ctx context.Context, change func(*mapper.Root)) error {
+	if h.dev != nil || h.lease.Err() != nil {
+		return nil
+	}
+	if h.abandoned {
+		h.lease.Abandon()
+		return nil
+	}
+	// The lease goes back even if the caller has given up.
+	if err := h.lease.Release(context.WithoutCancel(ctx), change); err != nil {
+		h.lease.Abandon()
+		return err
+	}
+	return nil
+}
+
+// done is Done for what has succeeded or failed otherwise: the next to take the volume finds it unclean.
+func (h *Held) done(ctx context.Context) {
+	if err := h.Done(ctx); err != nil {
+		h.pool.log.Warn("lease not released", "volume", h.id.String(), "err", err)
+	}
+}
+
+// device calls fn with a device of the volume: the open one, or one that is opened for it and closed after it.
+func (h *Held) device(ctx context.Context, fn func(*volume.Device) error) error {
+	if h.dev != nil {
+		return fn(h.dev)
+	}
+	dev, err := volume.Open(ctx, h.pool.config(h.id), kept{h.lease, h})
+	if err != nil {
+		return fmt.Errorf("open volume %s: %w", h.Root().Name, err)
+	}
+	return errors.Join(fn(dev), dev.Close(ctx))
+}
+
+// kept is a lease that outlives its device.
+type kept struct {
+	*locking.Lease
+	h *Held
+}
+
+// Release implements [volume.Lease].
+func (k kept) Release(ctx context.Context, change func(*mapper.Root)) error {
+	if change == nil {
+		return nil
+	}
+	return k.Switch(ctx, change)
+}
+
+// Abandon implements [volume.Lease].
+func (k kept) Abandon() { k.h.abandoned = true }
