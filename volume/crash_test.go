@@ -1,0 +1,308 @@
+package volume_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"skerry/drivers"
+	"skerry/drivers/faulty"
+	"skerry/drivers/mem"
+)
+
+// step is one operation of a scenario. It begins the change in the model, and ends it if the volume says that it is done.
+type step struct {
+	name string
+	do   func(w *world, m *model) error
+}
+
+func writeStep(rng *rand.Rand, off, n int64) step {
+	p := fill(rng, int(n))
+	return step{fmt.Sprintf("write %d+%d", off, n), func(w *world, m *model) error {
+		m.write(p, off)
+		return w.dev.WriteAt(context.Background(), p, off)
+	}}
+}
+
+func discardStep(off, n int64) step {
+	return step{fmt.Sprintf("discard %d+%d", off, n), func(w *world, m *model) error {
+		m.write(make([]byte, n), off)
+		return w.dev.Discard(context.Background(), off, n)
+	}}
+}
+
+var flushStep = step{"flush", func(w *world, m *model) error {
+	err := w.dev.Flush(context.Background())
+	if err == nil {
+		m.flushed()
+	}
+	return err
+}}
+
+var cutStep = step{"cut", func(w *world, m *model) error {
+	_, err := w.dev.Cut(context.Background())
+	return err
+}}
+
+func snapshotStep(name string) step {
+	return step{"snapshot " + name, func(w *world, m *model) error {
+		picture := append([]byte(nil), m.now...)
+		m.maybe[name] = picture
+		_, err := w.dev.Snapshot(context.Background(), name)
+		if err == nil {
+			m.snapshots[name] = picture
+			delete(m.maybe, name)
+			m.flushed()
+		}
+		return err
+	}}
+}
+
+var reopenStep = step{"close and open", func(w *world, m *model) error {
+	if err := w.close(); err != nil {
+		return err
+	}
+	m.flushed()
+	w.start()
+	return w.open()
+}}
+
+// scenario touches every path that stores something.
+func scenario(seed uint64) []step {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	const chunkSize = 64 << 10
+	return []step{
+		writeStep(rng, 0, 4096),               // a new object
+		writeStep(rng, 8192, 4096),            // another block of it
+		writeStep(rng, 5000, 700),             // read-modify-write across two blocks
+		flushStep,                             // through the journal
+		writeStep(rng, 0, 4096),               // in place
+		flushStep,                             //
+		writeStep(rng, 0, 2048),               // in place, in part, not flushed
+		writeStep(rng, chunkSize, chunkSize),  // a whole chunk
+		writeStep(rng, 2*chunkSize-512, 1024), // across a border
+		discardStep(0, 8192),
+		flushStep,
+		writeStep(rng, 4096, 4096), // after the discard
+		snapshotStep("s1"),
+		writeStep(rng, 4096, 512), // copy on write
+		writeStep(rng, chunkSize+100, 9000),
+		flushStep,
+		cutStep,
+		writeStep(rng, 4096, 4096),
+		discardStep(chunkSize, chunkSize),
+		cutStep,
+		reopenStep,
+		writeStep(rng, 4096, 8192),
+		flushStep,
+		snapshotStep("s2"),
+		writeStep(rng, 3*chunkSize, 2*chunkSize), // larger than the journal takes: objects are synced
+		writeStep(rng, 5*chunkSize, chunkSize),
+		flushStep,
+		writeStep(rng, 3*chunkSize, 4096),
+		flushStep,
+		reopenStep,
+	}
+}
+
+// endings are the ways in which a process ends at some moment, and what of the unsynced changes is left.
+var endings = []struct {
+	name string
+	kill bool
+	keep func(k int64) mem.Keep
+}{
+	{name: "kill -9", kill: true},
+	{name: "power loss, nothing unsynced is left", keep: func(int64) mem.Keep { return mem.KeepNone }},
+	{name: "power loss, all is left", keep: func(int64) mem.Keep { return mem.KeepAll }},
+	{name: "power loss, some is left", keep: func(k int64) mem.Keep { return mem.KeepRandom(rand.New(rand.NewPCG(uint64(k), 1))) }},
+	{name: "power loss, some other is left", keep: func(k int64) mem.Keep { return mem.KeepRandom(rand.New(rand.NewPCG(uint64(k), 2))) }},
+}
+
+// TestCrashBeforeEveryOperation ends the process, or the power, before each operation of the
+// backend in a scenario; and again while the volume is being opened after that. What was flushed must be there, snapshots must be as they
+// were, also when they are read before the volume is opened, and the volume works.
+func TestCrashBeforeEveryOperation(t *testing.T) {
+	for _, e := range endings {
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			for k := int64(1); ; k++ {
+				if !crashAt(t, k, e.kill, e.keep) {
+					t.Logf("%d operations", k-1)
+					return
+				}
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// crashAt runs the scenario until operation k and ends it there. It returns false if the scenario has fewer.
+func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
+	m := newModel(6 * 64 << 10)
+	w := newWorld(t, 6*64<<10, 64<<10)
+	var taken *mem.Backend
+	calls := int64(0)
+	hook := func(f *faulty.Backend) {
+		f.SetHook(func(c faulty.Call) faulty.Action {
+			if taken != nil {
+				return faulty.Fail(errDead)
+			}
+			if calls++; calls < k {
+				return faulty.Pass()
+			}
+			if kill {
+				taken = w.storage.Kill()
+			} else {
+				taken = w.storage.Crash(keep(k))
+			}
+			return faulty.Fail(errDead)
+		})
+	}
+	w.begin = hook
+	hook(w.faults)
+	var at string
+	for _, s := range scenario(1) {
+		at = s.name
+		if err := s.do(w, m); err != nil {
+			if taken == nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+			break
+		}
+	}
+	if taken == nil {
+		return false
+	}
+	w.begin = nil
+	w.die()
+	w.storage = taken
+	if !kill {
+		w.boot++
+	}
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("ended before operation %d, in %q, %s: %v", k, at, what, err)
+		}
+	}
+	w.start()
+	check("snapshots before it is opened", m.sameSnapshots(w.snapshots()))
+	// The end comes again at some operation of the first opening.
+	w.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.N > k%41 {
+			return faulty.Fail(errDead)
+		}
+		return faulty.Pass()
+	})
+	err := w.open()
+	w.faults.SetHook(nil)
+	if err == nil {
+		check("read", m.survive(content(t, w.dev)))
+	} else if !errors.Is(err, errDead) {
+		check("open", err)
+	}
+	again := w.storage.Kill()
+	if !kill {
+		again = w.storage.Crash(mem.KeepRandom(rand.New(rand.NewPCG(uint64(k), 3))))
+		w.boot++
+	}
+	w.die()
+	w.storage = again
+	w.reopen()
+	check("read after the second opening", m.survive(content(t, w.dev)))
+	check("snapshots", m.sameSnapshots(w.snapshots()))
+	p := fill(rand.New(rand.NewPCG(uint64(k), 4)), 3000)
+	m.write(p, 60000)
+	check("write", w.dev.WriteAt(t.Context(), p, 60000))
+	check("close", w.close())
+	w.reopen()
+	check("read at last", m.same(content(t, w.dev)))
+	check("snapshots at last", m.sameSnapshots(w.snapshots()))
+	check("close at last", w.close())
+	return true
+}
+
+var errBroken = errors.New("broken")
+
+// TestErrorAtEveryOperation makes each operation of the backend in a scenario fail once, before or after it was done. The volume either
+// goes on or has failed for good; nothing that it acknowledged is lost.
+func TestErrorAtEveryOperation(t *testing.T) {
+	actions := map[string]faulty.Action{
+		"not done":    faulty.Fail(errBroken),
+		"done":        faulty.FailAfter(errBroken),
+		"no space":    faulty.Fail(drivers.ErrNoSpace),
+		"torn":        faulty.Tear(1, errBroken),
+		"unknown yes": faulty.FailAfter(faulty.ErrUnknown),
+		"unknown no":  faulty.Fail(faulty.ErrUnknown),
+	}
+	for name, action := range actions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for k := int64(1); errorAt(t, k, action) && !t.Failed(); k++ {
+			}
+		})
+	}
+}
+
+// errorAt runs the scenario with an error at operation k. It returns false if there are fewer.
+func errorAt(t *testing.T, k int64, action faulty.Action) bool {
+	m := newModel(6 * 64 << 10)
+	w := newWorld(t, 6*64<<10, 64<<10)
+	calls, hit := int64(0), ""
+	w.begin = func(f *faulty.Backend) {
+		f.SetHook(func(c faulty.Call) faulty.Action {
+			if calls++; calls == k {
+				hit = c.String()
+				return action
+			}
+			return faulty.Pass()
+		})
+	}
+	w.begin(w.faults)
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("error at operation %d, %s: %s: %v", k, hit, what, err)
+		}
+	}
+	for _, s := range scenario(1) {
+		err := s.do(w, m)
+		if w.dev == nil || err != nil && w.dev.Err() != nil {
+			// It has failed: what counts is there when it is opened again.
+			storage := w.storage.Kill()
+			if w.dev != nil {
+				storage = w.storage.Crash(mem.KeepNone)
+				w.boot++
+			}
+			w.die()
+			w.storage = storage
+			w.start()
+			check("open again", w.open())
+			check("after a failure", m.survive(content(t, w.dev)))
+			check("snapshots", m.sameSnapshots(w.snapshots()))
+			continue
+		}
+		if err != nil {
+			// One request failed; what it would have changed may hold either.
+			check("after an error", m.survive(content(t, w.dev)))
+			check("snapshots", m.sameSnapshots(w.snapshots()))
+			// What may be now may be something else after a crash, until the next flush.
+			if err := w.dev.Flush(context.Background()); err != nil {
+				w.crash(mem.KeepNone)
+				check("after a failed flush", m.survive(content(t, w.dev)))
+			}
+		}
+	}
+	w.begin = nil
+	w.faults.SetHook(nil)
+	check("read", m.same(content(t, w.dev)))
+	check("snapshots", m.sameSnapshots(w.snapshots()))
+	w.crash(mem.KeepNone)
+	check("after power loss", m.survive(content(t, w.dev)))
+	check("snapshots after power loss", m.sameSnapshots(w.snapshots()))
+	return hit != ""
+}
