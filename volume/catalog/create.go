@@ -20,18 +20,21 @@ type CreateOptions struct {
 
 // Create makes a volume of zeros. It fails with ErrExists if the name is taken.
 func (p *Pool) Create(ctx context.Context, name string, o CreateOptions) (Info, error) {
-	h, err := p.begin(ctx, name, o)
-	if err != nil {
-		return Info{}, fmt.Errorf("create volume %s: %w", name, err)
-	}
-	info, err := p.publish(ctx, h, name)
+	var info Info
+	err := p.naming(ctx, name, func() error {
+		h, err := p.begin(ctx, name, o)
+		if err == nil {
+			info, err = p.commit(ctx, h)
+		}
+		return err
+	})
 	if err != nil {
 		return Info{}, fmt.Errorf("create volume %s: %w", name, err)
 	}
 	return info, nil
 }
 
-// begin makes the root of a new volume and holds it. The name is free at that moment.
+// begin makes a new volume that has the name but does not count yet, and holds it.
 func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, error) {
 	if o.ChunkSize == 0 {
 		o.ChunkSize = chunk.DefaultSize
@@ -40,13 +43,17 @@ func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", drivers.ErrInvalid, err)
 	}
-	if err := errors.Join(checkName(name), checkSize(o.Size)); err != nil {
+	if err := checkSize(o.Size); err != nil {
 		return nil, err
 	}
-	if err := p.vacate(ctx, name); err != nil {
+	h, err := p.found(ctx, &mapper.Root{Name: name, Size: o.Size, Geometry: geom})
+	if err != nil {
 		return nil, err
 	}
-	return p.found(ctx, &mapper.Root{Name: name, Size: o.Size, Geometry: geom})
+	if err := p.reserve(ctx, name, h.id); err != nil {
+		return nil, h.undo(ctx, err)
+	}
+	return h, nil
 }
 
 func checkSize(size int64) error {
@@ -77,23 +84,13 @@ func (p *Pool) make(ctx context.Context, root *mapper.Root) (*Held, error) {
 	return &Held{pool: p, id: root.Volume, entry: e, lease: lease}, nil
 }
 
-// publish makes a volume that is being created live, under a name, and gives it back. If it fails the volume is removed.
-func (p *Pool) publish(ctx context.Context, h *Held, name string) (Info, error) {
-	if err := p.reserve(ctx, name, h.id); err != nil {
-		return Info{}, h.undo(ctx, err)
-	}
-	return p.commit(ctx, h)
-}
-
-// commit is publish for a volume that has its name record.
+// commit makes a volume live that is being created and has its name, and gives it back. If it fails the volume is removed.
 func (p *Pool) commit(ctx context.Context, h *Held) (Info, error) {
 	if err := h.lease.Release(ctx, func(r *mapper.Root) { r.State = mapper.Live }); err != nil {
 		return Info{}, h.undo(ctx, err)
 	}
 	defer h.done(ctx)
-	root := h.Root()
-	root.Held = false
-	return p.describe(root), nil
+	return p.describe(h.Root()), nil
 }
 
 // undo removes a volume that is being created and gives it back. It returns why.
@@ -121,20 +118,25 @@ type Creation struct {
 
 // Begin makes a volume, to be filled through its device, that appears with Commit. The name is taken from now on.
 func (p *Pool) Begin(ctx context.Context, name string, o CreateOptions) (*Creation, error) {
-	h, err := p.begin(ctx, name, o)
+	var c *Creation
+	err := p.naming(ctx, name, func() error {
+		h, err := p.begin(ctx, name, o)
+		if err != nil {
+			return err
+		}
+		dev, err := volume.Open(ctx, p.config(h.id), kept{h.lease, h})
+		if err != nil {
+			return h.undo(ctx, err)
+		}
+		c = &Creation{pool: p, id: h.id, name: name, lease: h.lease, dev: dev}
+		p.opened(h.entry, dev, h.lease)
+		p.leave(h.id, h.entry)
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create volume %s: %w", name, err)
 	}
-	err = p.reserve(ctx, name, h.id)
-	if err == nil {
-		c := &Creation{pool: p, id: h.id, name: name, lease: h.lease}
-		if c.dev, err = volume.Open(ctx, p.config(h.id), kept{h.lease, h}); err == nil {
-			p.opened(h.entry, c.dev, h.lease)
-			p.leave(h.id, h.entry)
-			return c, nil
-		}
-	}
-	return nil, fmt.Errorf("create volume %s: %w", name, h.undo(ctx, err))
+	return c, nil
 }
 
 // Device returns the device of the volume. It is closed by Commit and Abort.

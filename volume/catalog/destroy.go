@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -178,6 +177,6 @@ func (p *Pool) revive(ctx context.Context, id chunk.VolumeID, name string) (*Hel
 	}
 	return p.make(ctx, &mapper.Root{
 		Volume: id, State: mapper.Deleted, Name: name, Size: chunk.DefaultSize, Geometry: geom,
-		Created: p.o.Now(), Owners: slices.Insert([]chunk.VolumeID(nil), 0, id),
+		Created: p.o.Now(), Owners: []chunk.VolumeID{id},
 	})
 }

@@ -61,7 +61,7 @@ func (p *Pool) holdNamed(ctx context.Context, name string) (*Held, error) {
 				return nil, err
 			}
 		}
-		if try == 3 {
+		if try == tries {
 			return nil, notFound(Ref{Volume: name})
 		}
 	}

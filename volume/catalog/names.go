@@ -126,22 +126,28 @@ func (p *Pool) vacate(ctx context.Context, name string) error {
 	return err
 }
 
-// reserve creates the record of a name for a volume that is there. Whoever holds only a volume that is being created may wait
-// for the turn of the one that is in the way.
-func (p *Pool) reserve(ctx context.Context, name string, id chunk.VolumeID) error {
+// tries is how often something is begun anew because others are at it too.
+const tries = 3
+
+// naming makes a name free and then calls fn, which takes it: again if another record came between. Nothing is held between
+// the calls, so that the volume of a record in the way can be waited for.
+func (p *Pool) naming(ctx context.Context, name string, fn func() error) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
 	for try := 1; ; try++ {
-		err := p.tryReserve(ctx, name, id)
-		if !errors.Is(err, ErrExists) || try == 3 {
+		if err := p.vacate(ctx, name); err != nil {
 			return err
 		}
-		if err := p.vacate(ctx, name); err != nil {
+		if err := fn(); !errors.Is(err, ErrExists) || try == tries {
 			return err
 		}
 	}
 }
 
-// tryReserve fails with ErrExists if there is another record of that name, whether it counts or not.
-func (p *Pool) tryReserve(ctx context.Context, name string, id chunk.VolumeID) error {
+// reserve creates the record of a name, for a volume that is there. It fails with ErrExists if there is one, whether it
+// counts or not.
+func (p *Pool) reserve(ctx context.Context, name string, id chunk.VolumeID) error {
 	record := mapper.NameRecord{Name: name, Volume: id}
 	err := p.client.Replace(ctx, chunk.NameRecord(name), record.Encode(), drivers.Condition{Absent: true})
 	if err == nil {

@@ -35,10 +35,9 @@ type Pool struct {
 	o        Options
 	log      *slog.Logger
 
-	mu        sync.Mutex
-	closed    bool
-	entries   map[chunk.VolumeID]*entry
-	snapshots map[*volume.Device]openSnapshot
+	mu      sync.Mutex
+	closed  bool
+	entries map[chunk.VolumeID]*entry
 }
 
 // Init makes a pool of an empty place. It fails with ErrPoolExists if there is one.
@@ -74,15 +73,14 @@ func Open(ctx context.Context, e *drivers.Engine, o Options) (*Pool, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.Volume.Boot = o.Identity.Boot
+	o.Volume.Boot, o.Volume.Now = o.Identity.Boot, o.Now
 	if o.Volume.Logger == nil {
 		o.Volume.Logger = o.Logger
 	}
 	return &Pool{
 		engine: e, client: client, o: o, log: o.Logger,
-		instance:  locking.NewInstance(e, o.Identity, locking.Options{Now: o.Now, Logger: o.Logger}),
-		entries:   make(map[chunk.VolumeID]*entry),
-		snapshots: make(map[*volume.Device]openSnapshot),
+		instance: locking.NewInstance(e, o.Identity, locking.Options{Now: o.Now, Logger: o.Logger}),
+		entries:  make(map[chunk.VolumeID]*entry),
 	}, nil
 }
 
@@ -92,8 +90,8 @@ func (p *Pool) Engine() *drivers.Engine { return p.engine }
 // Instance returns this process as a holder of the pool's volumes.
 func (p *Pool) Instance() *locking.Instance { return p.instance }
 
-// Close closes the devices that are still open and gives up what this process is as a holder. No other call may
-// be under way.
+// Close closes the volumes that are still open and gives up what this process is as a holder. No other call may
+// be under way; devices of snapshots are to be closed before.
 func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	if p.closed {
@@ -106,9 +104,6 @@ func (p *Pool) Close(ctx context.Context) error {
 		if e.dev != nil {
 			devices = append(devices, e.dev)
 		}
-	}
-	for d := range p.snapshots {
-		devices = append(devices, d)
 	}
 	p.mu.Unlock()
 	var all error

@@ -1,0 +1,147 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+)
+
+// Info is what the catalog knows of a volume.
+type Info struct {
+	Name       string
+	ID         chunk.VolumeID
+	Size       int64 // bytes
+	ChunkSize  int64 // bytes
+	Created    time.Time
+	State      string // "live", "damaged"
+	Generation uint32
+	Holder     *locking.Holder // the process that the lease was granted to and that has not released it; nil: none
+	Unclean    bool            // the next open applies a journal; always so while it is held and was written
+
+	Parent   Ref           // names of the volume and the snapshot that it began as; of a hidden snapshot only the volume's
+	ParentID mapper.Parent // the same by identifiers
+
+	Snapshots []SnapshotInfo // by age; only from Pool.Info
+	Hidden    int            // hidden snapshots; only from Pool.Info
+
+	Err error // what is wrong with it if State is "damaged"
+}
+
+// describe returns what a root says.
+func (p *Pool) describe(r *mapper.Root) Info {
+	info := Info{
+		Name: r.Name, ID: r.Volume, Size: r.Size, ChunkSize: r.Geometry.Size(), Created: r.Created, State: r.State.String(),
+		Generation: r.Generation, ParentID: r.Parent, Unclean: len(r.Journals) > 0,
+	}
+	if r.Held {
+		info.Holder = &r.Holder
+	}
+	return info
+}
+
+// Info returns what is known of a volume: its root at this moment, and its snapshots.
+func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
+	_, root, err := p.lookup(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	info := p.describe(root)
+	all, err := p.Snapshots(ctx, root.Volume)
+	if err != nil {
+		return Info{}, fmt.Errorf("volume %s: %w", name, err)
+	}
+	for _, s := range all {
+		if s.Hidden() {
+			info.Hidden++
+			continue
+		}
+		info.Snapshots = append(info.Snapshots, describeSnapshot(s, name))
+	}
+	if info.Parent, err = p.parentName(ctx, root.Parent); err != nil {
+		return Info{}, fmt.Errorf("volume %s: %w", name, err)
+	}
+	return info, nil
+}
+
+// SnapshotInfo returns what is known of a snapshot.
+func (p *Pool) SnapshotInfo(ctx context.Context, r Ref) (SnapshotInfo, error) {
+	_, s, err := p.findSnapshot(ctx, r)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	return describeSnapshot(s, r.Volume), nil
+}
+
+// parentName returns the names of a parent, as far as it is there.
+func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error) {
+	if parent.Volume.IsZero() {
+		return Ref{}, nil
+	}
+	root, err := locking.Inspect(ctx, p.client, parent.Volume)
+	if errors.Is(err, drivers.ErrNotFound) {
+		return Ref{}, nil
+	}
+	if err != nil {
+		return Ref{}, err
+	}
+	r := Ref{Volume: root.Name}
+	s, err := p.loadSnapshot(ctx, parent.Volume, parent.Snapshot)
+	if err == nil {
+		r.Snapshot = s.Name
+	} else if !errors.Is(err, drivers.ErrNotFound) {
+		return Ref{}, err
+	}
+	return r, nil
+}
+
+// listers is how many volumes are looked at at once.
+const listers = 16
+
+// List returns all volumes by name. One that cannot be read is there with State "damaged".
+func (p *Pool) List(ctx context.Context) ([]Info, error) {
+	var infos []Info
+	err := p.Names(ctx, func(name string, id chunk.VolumeID, err error) error {
+		infos = append(infos, Info{Name: name, ID: id, Err: err})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	g, groupCtx := errgroup.WithContext(ctx)
+	g.SetLimit(listers)
+	for i := range infos {
+		info := &infos[i]
+		if info.Err != nil {
+			info.State = "damaged"
+			continue
+		}
+		g.Go(func() error {
+			root, err := locking.Inspect(groupCtx, p.client, info.ID)
+			switch {
+			case err == nil && namedBack(info.Name, root):
+				*info = p.describe(root)
+			case errors.Is(err, mapper.ErrDamaged):
+				info.State, info.Err = "damaged", err
+			case err != nil && !errors.Is(err, drivers.ErrNotFound):
+				return err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("list volumes: %w", err)
+	}
+	infos = slices.DeleteFunc(infos, func(i Info) bool { return i.State == "" })
+	slices.SortFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
+	return infos, nil
+}

@@ -1,0 +1,72 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+
+	"skerry/chunk"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume"
+)
+
+// OpenVolume leases a volume and opens it for reading and writing. The device is the caller's to close; the pool remembers it
+// until then, and Snapshot, Clone and the removal of snapshots go through it. One device is open at a time: opening it again in this
+// pool fails with ErrInUse, in another process with a [locking.HeldError].
+func (p *Pool) OpenVolume(ctx context.Context, name string) (*volume.Device, error) {
+	h, err := p.holdNamed(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open volume %s: %w", name, err)
+	}
+	if h.dev != nil {
+		h.done(ctx)
+		return nil, fmt.Errorf("open volume %s: %w: this process has it open", name, ErrInUse)
+	}
+	defer p.leave(h.id, h.entry)
+	t := tracked{h.lease, p, h.id, h.entry}
+	dev, err := volume.Open(ctx, p.config(h.id), t)
+	if err != nil {
+		return nil, fmt.Errorf("open volume %s: %w", name, err)
+	}
+	p.opened(h.entry, dev, h.lease)
+	return dev, nil
+}
+
+// tracked is the lease of a device that the pool forgets with it.
+type tracked struct {
+	*locking.Lease
+	pool  *Pool
+	id    chunk.VolumeID
+	entry *entry
+}
+
+// Release implements [volume.Lease].
+func (t tracked) Release(ctx context.Context, change func(*mapper.Root)) error {
+	err := t.Lease.Release(ctx, change)
+	if t.Err() != nil {
+		t.pool.ended(t.id, t.entry, t.Lease)
+	}
+	return err
+}
+
+// Abandon implements [volume.Lease].
+func (t tracked) Abandon() {
+	t.Lease.Abandon()
+	t.pool.ended(t.id, t.entry, t.Lease)
+}
+
+// OpenSnapshot opens a snapshot for reading. It needs no lease. The device is the caller's to close.
+func (p *Pool) OpenSnapshot(ctx context.Context, r Ref) (*volume.Device, error) {
+	_, s, err := p.findSnapshot(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %v: %w", r, err)
+	}
+	if s.Deleting {
+		return nil, fmt.Errorf("open snapshot %v: it is being removed: %w", r, ErrNotFound)
+	}
+	dev, err := volume.OpenSnapshot(ctx, p.config(s.Volume), s)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshot %v: %w", r, err)
+	}
+	return dev, nil
+}

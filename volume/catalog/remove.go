@@ -1,0 +1,177 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+)
+
+// RemoveOptions say what a removal takes along.
+type RemoveOptions struct {
+	Snapshots bool          // the snapshots of a volume too
+	Limit     time.Duration // for the objects of a volume; 0: about a second. The rest is for gc
+}
+
+const removeLimit = time.Second
+
+// Remove removes a snapshot, or a volume. A volume that has named snapshots (unless RemoveOptions.Snapshots) and whatever has clones
+// stays: ErrInUse names them. So does a volume that a living process holds; a snapshot of such a volume fails with a
+// [locking.HeldError] unless it is open in this pool. A removal that was interrupted is finished by repeating it, or by gc.
+func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, error) {
+	var removal Removal
+	var err error
+	if o.Limit <= 0 {
+		o.Limit = removeLimit
+	}
+	if r.Snapshot != "" {
+		err = p.removeSnapshot(ctx, r)
+	} else {
+		removal, err = p.removeVolume(ctx, r.Volume, o)
+	}
+	if err != nil {
+		return removal, fmt.Errorf("remove %v: %w", r, err)
+	}
+	return removal, nil
+}
+
+func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
+	h, err := p.holdNamed(ctx, r.Volume)
+	if err != nil {
+		return err
+	}
+	defer h.done(ctx)
+	s, err := p.snapshotNamed(ctx, h.id, r)
+	if err != nil {
+		return err
+	}
+	clones, err := h.dropSnapshots(ctx, s)
+	if err != nil {
+		return err
+	}
+	return hasClones(clones)
+}
+
+func hasClones(clones []string) error {
+	if len(clones) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: it has clones: %s: remove or flatten them first", ErrInUse, strings.Join(clones, ", "))
+}
+
+func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (Removal, error) {
+	h, err := p.holdNamed(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		if h, err = p.holdDeleted(ctx, name); err != nil {
+			return Removal{}, err
+		}
+	}
+	if err != nil {
+		return Removal{}, unheld(err)
+	}
+	parent := h.Root().Parent
+	removal, err := h.remove(ctx, o)
+	if err := errors.Join(err, h.Done(ctx)); err != nil {
+		return removal, err
+	}
+	if removal.Left == 0 {
+		p.dropHidden(ctx, parent)
+	}
+	return removal, nil
+}
+
+// holdDeleted takes a volume whose removal under this name was interrupted.
+func (p *Pool) holdDeleted(ctx context.Context, name string) (*Held, error) {
+	gone := notFound(Ref{Volume: name})
+	if !ValidName(name) {
+		return nil, gone
+	}
+	id, err := p.record(ctx, name)
+	if errors.Is(err, drivers.ErrNotFound) {
+		return nil, gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := locking.Inspect(ctx, p.client, id)
+	if errors.Is(err, drivers.ErrNotFound) || err == nil && root.State != mapper.Deleted {
+		return nil, gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, err := p.Hold(ctx, id)
+	switch {
+	case errors.Is(err, drivers.ErrNotFound), errors.Is(err, locking.ErrHeld):
+		return nil, gone
+	case err != nil:
+		return nil, err
+	case h.Root().State != mapper.Deleted:
+		return nil, errors.Join(gone, h.Done(ctx))
+	}
+	return h, nil
+}
+
+// remove removes the held volume.
+func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
+	if h.dev != nil {
+		return Removal{}, fmt.Errorf("%w: this process has it open: close it first", ErrInUse)
+	}
+	if h.Root().State == mapper.Deleted {
+		return h.destroy(ctx, o.Limit)
+	}
+	all, err := h.pool.Snapshots(ctx, h.id)
+	if err != nil {
+		return Removal{}, err
+	}
+	var named []string
+	for _, s := range all {
+		if !s.Hidden() {
+			named = append(named, s.Name)
+		}
+	}
+	if len(named) > 0 && !o.Snapshots {
+		return Removal{}, fmt.Errorf("%w: it has snapshots: %s: remove them first, or with --snapshots", ErrInUse, strings.Join(named, ", "))
+	}
+	clones, err := h.flagAll(ctx, all)
+	if err == nil {
+		err = hasClones(clones)
+	}
+	if err != nil {
+		return Removal{}, err
+	}
+	return h.destroy(ctx, o.Limit)
+}
+
+// dropHidden removes a hidden snapshot that has lost its last clone, if its volume can be had. Else gc does.
+func (p *Pool) dropHidden(ctx context.Context, parent mapper.Parent) {
+	if parent.Volume.IsZero() {
+		return
+	}
+	s, err := p.loadSnapshot(ctx, parent.Volume, parent.Snapshot)
+	if err == nil && s.Hidden() {
+		var h *Held
+		if h, err = p.Hold(ctx, parent.Volume); err == nil {
+			_, err = h.dropHidden(ctx, s)
+			h.done(ctx)
+		}
+	}
+	if err != nil && !errors.Is(err, drivers.ErrNotFound) {
+		p.log.Debug("hidden snapshot is left for gc", "volume", parent.Volume.String(), "err", err)
+	}
+}
+
+// dropHidden removes a hidden snapshot of the held volume if it has no clone.
+func (h *Held) dropHidden(ctx context.Context, s *mapper.Snapshot) (bool, error) {
+	clones, err := h.clones(ctx, s.Serial)
+	if err == nil && len(clones) == 0 {
+		// The look before the flag spares a flag that would be taken back.
+		clones, err = h.dropSnapshots(ctx, s)
+	}
+	return err == nil && len(clones) == 0, err
+}

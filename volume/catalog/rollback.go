@@ -1,0 +1,44 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"skerry/chunk"
+	"skerry/mapper"
+)
+
+// Rollback makes a volume again what it was when a snapshot was taken, its size included. What was written since then is lost,
+// the snapshots stay. It fails with ErrInUse if a living process holds the volume.
+func (p *Pool) Rollback(ctx context.Context, r Ref) error {
+	if err := p.rollback(ctx, r); err != nil {
+		return fmt.Errorf("roll back to %v: %w", r, err)
+	}
+	return nil
+}
+
+func (p *Pool) rollback(ctx context.Context, r Ref) error {
+	h, err := p.holdNamed(ctx, r.Volume)
+	if err != nil {
+		return unheld(err)
+	}
+	defer h.done(ctx)
+	if h.dev != nil {
+		return fmt.Errorf("%w: this process has it open: close it first", ErrInUse)
+	}
+	s, err := p.snapshotNamed(ctx, h.id, r)
+	if err != nil {
+		return err
+	}
+	if s.Deleting {
+		return fmt.Errorf("%v is being removed: %w", r, ErrNotFound)
+	}
+	return h.lease.Release(ctx, func(root *mapper.Root) {
+		root.Size, root.Parent = s.Size, s.Parent
+		root.Owners, root.Pages = s.Owners, s.Pages
+		// Nothing of before is written in place again, whatever the journal says, which no longer counts.
+		root.Mark = chunk.MakeSerial(root.Generation-1, math.MaxUint32)
+		root.Journals, root.Failed = nil, false
+	})
+}
