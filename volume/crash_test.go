@@ -242,21 +242,48 @@ func TestErrorAtEveryOperation(t *testing.T) {
 	for name, action := range actions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for k := int64(1); errorAt(t, k, action) && !t.Failed(); k++ {
+			for k := int64(1); errorAt(t, k, action, 0) && !t.Failed(); k++ {
 			}
 		})
 	}
 }
 
-// errorAt runs the scenario with an error at operation k. It returns false if there are fewer.
-func errorAt(t *testing.T, k int64, action faulty.Action) bool {
+// TestLateDeliveryOfEveryMutation lets each mutation of a scenario end without a verdict, and do its work some steps later: in the same grant or
+// in a later one.
+func TestLateDeliveryOfEveryMutation(t *testing.T) {
+	for _, steps := range []int{1, 3, 100} {
+		t.Run(fmt.Sprintf("%d steps later", steps), func(t *testing.T) {
+			t.Parallel()
+			for k := int64(1); errorAt(t, k, faulty.Late(), steps) && !t.Failed(); k++ {
+			}
+		})
+	}
+}
+
+// TestEveryMutationTwice delivers each mutation of a scenario a second time.
+func TestEveryMutationTwice(t *testing.T) {
+	for k := int64(1); errorAt(t, k, faulty.Twice(), 0) && !t.Failed(); k++ {
+	}
+}
+
+// errorAt runs the scenario with an error at operation k; what the storage holds back is delivered after some more steps, or at the
+// end. It returns false if there are fewer operations.
+func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 	m := newModel(6 * 64 << 10)
 	w := newWorld(t, 6*64<<10, 64<<10)
 	calls, hit := int64(0), ""
+	var holding *faulty.Backend
+	deliver := func() {
+		if holding != nil {
+			// Names that are gone by now make it fail, which is as well.
+			_ = holding.Deliver(context.Background())
+		}
+	}
 	w.begin = func(f *faulty.Backend) {
 		f.SetHook(func(c faulty.Call) faulty.Action {
 			if calls++; calls == k {
 				hit = c.String()
+				holding = f
 				return action
 			}
 			return faulty.Pass()
@@ -269,8 +296,14 @@ func errorAt(t *testing.T, k int64, action faulty.Action) bool {
 			t.Fatalf("error at operation %d, %s: %s: %v", k, hit, what, err)
 		}
 	}
+	since := 0
 	for _, s := range scenario(1) {
 		err := s.do(w, m)
+		if holding != nil && late > 0 {
+			if since++; since == late {
+				deliver()
+			}
+		}
 		if w.dev == nil || err != nil && w.dev.Err() != nil {
 			// It has failed: what counts is there when it is opened again.
 			storage := w.storage.Kill()
@@ -299,6 +332,7 @@ func errorAt(t *testing.T, k int64, action faulty.Action) bool {
 	}
 	w.begin = nil
 	w.faults.SetHook(nil)
+	deliver()
 	check("read", m.same(content(t, w.dev)))
 	check("snapshots", m.sameSnapshots(w.snapshots()))
 	w.crash(mem.KeepNone)

@@ -265,11 +265,31 @@ func (d *Device) Snapshot(ctx context.Context, name string) (*mapper.Snapshot, e
 		Volume: d.id, Serial: r.bound, Name: name, Size: d.size, Geometry: d.geom, Created: d.o.Now().UTC(), Parent: root.Parent,
 		Owners: r.owners, Pages: r.pages,
 	}
-	err = d.meta.Replace(ctx, chunk.SerialName(d.id, chunk.Snapshots, s.Serial), s.Encode(), drivers.Condition{Absent: true})
-	if err != nil {
+	if err := d.storeSnapshot(ctx, s); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	return s, nil
+}
+
+// storeSnapshot makes the record. One whose outcome is unknown is made again: whichever comes first, it is the same. A record that could still
+// appear when its pages are thought to be nobody's would be a broken snapshot.
+func (d *Device) storeSnapshot(ctx context.Context, s *mapper.Snapshot) error {
+	doubt := false
+	var err error
+	for range writeTries {
+		err = d.meta.Replace(ctx, chunk.SerialName(d.id, chunk.Snapshots, s.Serial), s.Encode(), drivers.Condition{Absent: true})
+		if err == nil || doubt && errors.Is(err, drivers.ErrExists) {
+			return nil
+		}
+		if !isUnknown(err) {
+			break
+		}
+		doubt = true
+	}
+	if doubt {
+		return d.fail(err)
+	}
+	return err
 }
 
 // Freeze makes all that was answered durable and holds all further changes up until Thaw. It fails if those under way do not end

@@ -38,6 +38,7 @@ type Device struct {
 	gate    gate
 	grace   grace
 	dirty   *dirty
+	retired retired
 	flusher flusher
 	cutter  cutter
 	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running

@@ -121,7 +121,7 @@ func (d *Device) writeInline(r *Request) bool {
 		return false
 	}
 	defer d.locks.unlock(h)
-	plan, ok := d.m.Plan(p.Index, first, end)
+	plan, ok := d.planChange(p.Index, first, end)
 	if !ok || !plan.InPlace {
 		return false
 	}
@@ -140,6 +140,10 @@ func (d *Device) writeInline(r *Request) bool {
 	}
 	// A failed write may have changed some of the blocks: they count as written.
 	d.dirty.write(object, first, end)
+	if isUnknown(op.Err) {
+		d.retired.add(object)
+		return false
+	}
 	if r.Err = op.Err; r.Err == nil {
 		r.Err = d.lease.Err()
 	}

@@ -114,36 +114,55 @@ func (d *Device) touch(ctx context.Context, o object) error {
 	return nil
 }
 
-// writePiece writes data to a piece of a chunk.
+// writeTries is how often a write goes to another object after an unknown outcome.
+const writeTries = 3
+
+// writePiece writes data to a piece of a chunk. If the outcome is unknown the object is retired and the write done again
+// in a new layer, which hides whatever becomes of it.
 func (d *Device) writePiece(ctx context.Context, p chunk.Piece, data []byte) error {
+	var err error
+	for range writeTries {
+		var o object
+		if o, err = d.writeOnce(ctx, p, data); !isUnknown(err) || o.name == "" {
+			return err
+		}
+		d.retired.add(o.Object)
+	}
+	return d.fail(err)
+}
+
+// writeOnce is one try of writePiece. It names the object when it has begun to write to it.
+func (d *Device) writeOnce(ctx context.Context, p chunk.Piece, data []byte) (o object, err error) {
 	first, end := p.Blocks()
 	h, plan, err := d.lockFor(ctx, p.Index, first, end, func(plan mapper.Plan) bool { return plan.Writable })
 	if err != nil {
-		return err
+		return object{}, err
 	}
 	defer d.locks.unlock(h)
-	if plan.InPlace {
-		o := d.object(p.Index, plan.Serial)
-		if err := d.touch(ctx, o); err != nil {
-			return err
+	if !plan.Writable {
+		if o, err = d.create(ctx, p.Index); err != nil {
+			return object{}, err
 		}
-		err := d.guest.WriteAt(ctx, o.name, data, p.Off)
-		d.dirty.write(o.Object, first, end) // also of a failed write, which may have changed some
-		return err
-	}
-	var o object
-	if plan.Writable {
+	} else {
 		o = d.object(p.Index, plan.Serial)
 		if err := d.touch(ctx, o); err != nil {
-			return err
+			return object{}, err
 		}
-	} else if o, err = d.create(ctx, p.Index); err != nil {
-		return err
+	}
+	if plan.InPlace {
+		err := d.guest.WriteAt(ctx, o.name, data, p.Off)
+		d.dirty.write(o.Object, first, end) // also of a failed write, which may have changed some
+		return o, err
 	}
 	if err := d.writeEdges(ctx, o, p, data, plan); err != nil {
-		return err
+		if plan.Writable {
+			d.dirty.write(o.Object, first, end) // blocks that it had may have changed
+		} else {
+			d.dirty.drop(p.Index, []chunk.Serial{o.Serial})
+		}
+		return o, err
 	}
-	return d.publish(ctx, o, first, end)
+	return object{}, d.publish(ctx, o, first, end)
 }
 
 // lockFor locks the blocks [first, end) of a chunk for a change and returns the plan for them. Unless the plan suits, the
@@ -152,7 +171,7 @@ func (d *Device) lockFor(ctx context.Context, index uint64, first, end int, suit
 	lo, hi := first, end
 	for {
 		h := d.locks.lock(index, lo, hi)
-		plan, ok := d.m.Plan(index, first, end)
+		plan, ok := d.planChange(index, first, end)
 		whole := lo == 0 && hi == d.geom.Blocks()
 		switch {
 		case !ok:
@@ -333,6 +352,10 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) er
 	d.dirty.touch(o.Object)
 	d.dirty.clear(o.Object, first, end)
 	err = d.guest.PunchHole(ctx, o.name, int64(first)*chunk.BlockSize, int64(end-first)*chunk.BlockSize)
+	if isUnknown(err) {
+		d.retired.add(o.Object)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("give back space of chunk %d: %w", index, err)
 	}
