@@ -83,6 +83,9 @@ func parse(text string) (Config, error) {
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return Config{}, fmt.Errorf("unknown key %s; known are: pool, pools.NAME.url", unknown[0])
 	}
+	if kind := meta.Type("pools"); kind != "" && kind != "Hash" { // the decoder lets other types pass
+		return Config{}, errors.New("pools: want tables, [pools.NAME]")
+	}
 	for name, pool := range c.Pools {
 		if !validPoolName(name) {
 			return Config{}, fmt.Errorf("pools.%s: a pool's name has letters, digits, dots and dashes", name)

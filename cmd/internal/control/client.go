@@ -1,0 +1,137 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"skerry/cmd/internal/failure"
+)
+
+// ErrGone says that nobody answers on a control socket: its process has ended, or it does not answer in time.
+var ErrGone = errors.New("no answer on the control socket")
+
+// Client calls the process behind a control socket. It may be used concurrently.
+type Client struct {
+	socket string
+	http   http.Client
+	limit  time.Duration
+}
+
+const (
+	dialTime = 2 * time.Second
+	// CallTime is how long a call may take. A snapshot waits for the writes in flight, which have 30 s.
+	CallTime = 45 * time.Second
+)
+
+// NewClient returns a client of the socket at path. Calls end after limit, or CallTime if that is 0.
+func NewClient(path string, limit time.Duration) *Client {
+	if limit <= 0 {
+		limit = CallTime
+	}
+	d := net.Dialer{Timeout: dialTime}
+	return &Client{socket: path, limit: limit, http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 16 << 10,
+	}}}
+}
+
+// Volumes returns the names of the volumes that the process holds.
+func (c *Client) Volumes(ctx context.Context) ([]string, error) {
+	var v Volumes
+	err := c.call(ctx, http.MethodGet, "/v1/volumes", nil, &v)
+	return v.Volumes, err
+}
+
+// Info describes a volume.
+func (c *Client) Info(ctx context.Context, volume string) (Volume, error) {
+	var v Volume
+	err := c.call(ctx, http.MethodGet, volumePath(volume), nil, &v)
+	return v, err
+}
+
+// Snapshot takes a snapshot.
+func (c *Client) Snapshot(ctx context.Context, volume, snapshot string) (Snapshot, error) {
+	var s Snapshot
+	err := c.call(ctx, http.MethodPost, volumePath(volume)+"/snapshots", NewSnapshot{Name: snapshot}, &s)
+	return s, err
+}
+
+// RemoveSnapshot removes a snapshot.
+func (c *Client) RemoveSnapshot(ctx context.Context, volume, snapshot string) (Removal, error) {
+	var r Removal
+	err := c.call(ctx, http.MethodDelete, volumePath(volume)+"/snapshots/"+url.PathEscape(snapshot), nil, &r)
+	return r, err
+}
+
+// Clone makes the volume name, which begins as the given one; size 0 is that one's size.
+func (c *Client) Clone(ctx context.Context, volume, name string, size int64) (Volume, error) {
+	var v Volume
+	err := c.call(ctx, http.MethodPost, volumePath(volume)+"/clones", NewClone{Name: name, Size: size}, &v)
+	return v, err
+}
+
+func volumePath(volume string) string { return "/v1/volumes/" + url.PathEscape(volume) }
+
+// call sends in as the body, if it is not nil, and decodes the answer into out.
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	err := c.exchange(ctx, method, path, in, out)
+	var remote *failure.Remote
+	if err == nil || errors.As(err, &remote) {
+		return err // the holder's own words need no more
+	}
+	return fmt.Errorf("ask %s: %w", c.socket, err)
+}
+
+func (c *Client) exchange(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	limited, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, method, "http://skerry"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	if len(b) > maxAnswer {
+		return fmt.Errorf("answer has more than %d bytes", maxAnswer)
+	}
+	if resp.StatusCode >= 400 {
+		var p Problem
+		if err := json.Unmarshal(b, &p); err != nil || p.Message == "" {
+			return fmt.Errorf("answer %s", resp.Status)
+		}
+		return failure.FromWire(p.Code, p.Message)
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("decode the answer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package control
+
+import "time"
+
+// Volume is what there is to say about a volume. Commands print it with --json.
+type Volume struct {
+	Name       string     `json:"name"`
+	ID         string     `json:"id"`
+	Size       int64      `json:"size"`       // bytes
+	ChunkSize  int64      `json:"chunk_size"` // bytes
+	Created    time.Time  `json:"created"`
+	State      string     `json:"state"`              // "live" or "damaged"
+	Problem    string     `json:"problem,omitempty"`  // what is wrong with a damaged one
+	Parent     string     `json:"parent,omitempty"`   // "vol@snap" that a clone began as
+	Generation uint32     `json:"generation"`         // of the last grant
+	Holder     *Holder    `json:"holder,omitempty"`   // who may write it now
+	Snapshots  []Snapshot `json:"snapshots,omitzero"` // oldest first; left out of lists of volumes
+}
+
+// Snapshot is a snapshot of a volume.
+type Snapshot struct {
+	Name    string    `json:"name"`
+	Size    int64     `json:"size"` // bytes
+	Created time.Time `json:"created"`
+}
+
+// Holder says who holds a lease.
+type Holder struct {
+	Host   string    `json:"host"`
+	PID    int       `json:"pid"`
+	Socket string    `json:"socket,omitempty"` // path of its control socket
+	Since  time.Time `json:"since"`
+}
+
+// Removal says what a removal freed.
+type Removal struct {
+	Objects int64 `json:"objects"` // removed
+	Bytes   int64 `json:"bytes"`   // freed
+	Left    int64 `json:"left"`    // objects that are left for gc
+}
+
+// Volumes is the answer to GET /v1/volumes.
+type Volumes struct {
+	Volumes []string `json:"volumes"` // names, sorted
+}
+
+// NewSnapshot is the body of POST /v1/volumes/{volume}/snapshots.
+type NewSnapshot struct {
+	Name string `json:"name"`
+}
+
+// NewClone is the body of POST /v1/volumes/{volume}/clones.
+type NewClone struct {
+	Name string `json:"name"`
+	Size int64  `json:"size,omitempty"` // bytes; 0: that of the volume
+}
+
+// Problem is the body of an answer that tells of an error.
+type Problem struct {
+	Code    string `json:"code"`    // class of the error
+	Message string `json:"message"` // for people
+}
+
+const (
+	maxRequest = 64 << 10
+	maxAnswer  = 8 << 20
+)

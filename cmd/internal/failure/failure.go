@@ -1,0 +1,107 @@
+// Package failure sorts errors into classes: what a program sees of them as exit code and on the
+// wire of the control socket, and what a person can do next.
+package failure
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"skerry/cmd/internal/config"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume"
+	"skerry/volume/catalog"
+	"skerry/volume/transfer"
+)
+
+// The exit codes of the program.
+const (
+	ExitError       = 1
+	ExitUsage       = 2
+	ExitNotFound    = 10
+	ExitHeld        = 11
+	ExitExists      = 12
+	ExitInUse       = 13
+	ExitUnavailable = 14
+	ExitNoSpace     = 15
+	ExitDamaged     = 16
+	ExitInterrupted = 130
+)
+
+// Class is a class of errors.
+type Class struct {
+	Code string // name on the wire
+	Exit int    // exit code of the program
+	Next string // the next step for a person; empty if the errors of this class say it themselves
+
+	is []error // an error is of this class if it matches one of these; the first stands for the class
+}
+
+// ErrUsage says that a command was not used as its help says.
+var ErrUsage = errors.New("wrong usage")
+
+// classes returns all classes. An error is of the first that it matches, so the more telling ones come first: an
+// error of the storage below prevails over what it made impossible.
+func classes() []Class {
+	return []Class{
+		{"usage", ExitUsage, "see the command's --help", []error{ErrUsage}},
+		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
+		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
+		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
+		{"no_pool", ExitNotFound, "", []error{catalog.ErrNoPool}},
+		{"unknown_pool", ExitNotFound, "", []error{config.ErrUnknownPool}},
+		{"pool_exists", ExitExists, "use it as it is: init --if-missing is content with that", []error{catalog.ErrPoolExists}},
+		{"in_use", ExitInUse, "", []error{catalog.ErrInUse}},
+		{"held", ExitHeld, "", []error{locking.ErrHeld}},
+		{"lost", ExitHeld, "another process has taken the volume; see: skerry lease ls", []error{locking.ErrLost}},
+		{"exists", ExitExists, "", []error{catalog.ErrExists}},
+		{"not_found", ExitNotFound, "", []error{catalog.ErrNotFound}},
+		{"file_exists", ExitExists, "", []error{fs.ErrExist}},
+		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers, then try again", []error{drivers.ErrUnavailable}},
+		{"failed", ExitError, "end the process that holds the volume and open it again: what was flushed before is safe", []error{volume.ErrFailed}},
+		{"read_only", ExitError, "", []error{volume.ErrReadOnly, drivers.ErrReadOnly, syscall.EROFS}},
+		{"out_of_range", ExitError, "", []error{volume.ErrOutOfRange}},
+		{"format", ExitError, "", []error{transfer.ErrFormat}},
+		{"argument", ExitUsage, "", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
+		{"invalid", ExitError, "", []error{volume.ErrInvalid}},
+		{"interrupted", ExitInterrupted, "", []error{context.Canceled}},
+		{"late", ExitUnavailable, "try again; see that the pool's storage answers", []error{context.DeadlineExceeded}},
+	}
+}
+
+// Of returns the class of an error.
+func Of(err error) Class {
+	for _, c := range classes() {
+		for _, target := range c.is {
+			if errors.Is(err, target) {
+				return c
+			}
+		}
+	}
+	return Class{Code: "error", Exit: ExitError}
+}
+
+// Remote is an error that another process met. It keeps its class.
+type Remote struct {
+	Message  string
+	sentinel error
+}
+
+// FromWire returns the error that another process told of, by the code of its class and its text.
+func FromWire(code, message string) *Remote {
+	for _, c := range classes() {
+		if c.Code == code {
+			return &Remote{Message: message, sentinel: c.is[0]}
+		}
+	}
+	return &Remote{Message: message}
+}
+
+// Error returns the other process's text.
+func (r *Remote) Error() string { return r.Message }
+
+// Unwrap returns the error that stands for the class, nil if the class is not known here.
+func (r *Remote) Unwrap() error { return r.sentinel }

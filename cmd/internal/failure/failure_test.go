@@ -1,0 +1,79 @@
+package failure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"skerry/cmd/internal/config"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume"
+	"skerry/volume/catalog"
+	"skerry/volume/transfer"
+)
+
+func TestExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("any"), 1},
+		{volume.ErrOutOfRange, 1},
+		{volume.ErrReadOnly, 1},
+		{transfer.ErrFormat, 1},
+		{os.ErrNotExist, 1}, // a file, not a volume
+		{ErrUsage, 2},
+		{catalog.ErrNoPool, 10},
+		{catalog.ErrNotFound, 10},
+		{config.ErrUnknownPool, 10},
+		{&locking.HeldError{Volume: "vm1"}, 11},
+		{locking.ErrLost, 11},
+		{catalog.ErrExists, 12},
+		{catalog.ErrPoolExists, 12},
+		{os.ErrExist, 12},
+		{catalog.ErrInUse, 13},
+		{fmt.Errorf("%w: %w", catalog.ErrInUse, locking.ErrHeld), 13},
+		{drivers.ErrUnavailable, 14},
+		{context.DeadlineExceeded, 14},
+		{drivers.ErrNoSpace, 15},
+		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, 15},
+		{fmt.Errorf("%w: %w", volume.ErrFailed, drivers.ErrNoSpace), 15},
+		{volume.ErrDamaged, 16},
+		{mapper.ErrDamaged, 16},
+		{fmt.Errorf("%w: %w", volume.ErrDamaged, drivers.ErrNotFound), 16},
+		{transfer.ErrDamaged, 16},
+		{transfer.ErrShort, 16},
+		{context.Canceled, 130},
+	} {
+		err := fmt.Errorf("do a thing: %w", tt.err)
+		if c := Of(err); c.Exit != tt.want {
+			t.Errorf("%v: exit code %d (%s), want %d", err, c.Exit, c.Code, tt.want)
+		}
+	}
+}
+
+func TestClassesSurviveTheWire(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range classes() {
+		if seen[c.Code] {
+			t.Errorf("two classes %q", c.Code)
+		}
+		seen[c.Code] = true
+		for _, e := range c.is {
+			err := fmt.Errorf("x: %w", e)
+			class := Of(err)
+			back := FromWire(class.Code, err.Error())
+			if Of(back).Code != class.Code || back.Error() != err.Error() {
+				t.Errorf("%v: %s came as %s, %v", err, class.Code, Of(back).Code, back)
+			}
+		}
+	}
+	if c := Of(FromWire("of another version", "text")); c.Exit != ExitError {
+		t.Errorf("unknown class: %+v", c)
+	}
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"skerry/cmd/internal/config"
+	"skerry/cmd/internal/failure"
+	"skerry/cmd/internal/output"
+)
+
+// app is one run of the program: its streams, its flags and what they decided.
+type app struct {
+	stdin, stdout *os.File
+	print         output.Printer
+	env           config.Environment
+	log           *slog.Logger
+
+	pool       string // --pool, or the pool that the name of a volume began with
+	configFile string
+	verbose    bool
+
+	understood bool // the command line was; errors before that are wrong usage
+}
+
+func newApp(stdin, stdout, stderr *os.File, env config.Environment) *app {
+	return &app{
+		stdin: stdin, stdout: stdout, env: env,
+		print: output.Printer{Out: stdout, Err: stderr},
+	}
+}
+
+// run does what the arguments say and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// The first signal asks for a clean end; with the handler gone, a second one ends the process at once.
+	defer context.AfterFunc(ctx, stop)()
+
+	root := a.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	if !a.understood && !errors.Is(err, failure.ErrUsage) {
+		err = usageError(err)
+	}
+	f := output.Failure{Error: err.Error(), Exit: failure.ExitInterrupted}
+	if ctx.Err() == nil {
+		class := failure.Of(err)
+		f.Exit, f.Next = class.Exit, class.Next
+		if class.Exit == failure.ExitUsage {
+			f.Next = "see: " + cmd.CommandPath() + " --help"
+		}
+	}
+	a.print.Failure(f)
+	return f.Exit
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "skerry",
+		Short: "Copy-on-write storage for virtual-machine disks",
+		Long: `skerry keeps virtual-machine disks as volumes in a pool: a local directory. Snapshots and clones share
+their data copy-on-write and take milliseconds; serve shows volumes to hypervisors as NBD devices.
+
+Without --pool, SKERRY_POOL or a configuration, commands work on a default local pool, which is
+made at first use: /var/lib/skerry for root, ~/.local/share/skerry for others.
+
+Sizes are powers of two: 20G is 20 GiB. Results go to stdout, all else to stderr.
+
+Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot, 11 leased elsewhere, 12 exists,
+13 in use, 14 storage unavailable, 15 no space, 16 damaged data, 130 interrupted.`,
+		Example: `  skerry import debian.qcow2 golden
+  skerry snapshot golden@v1
+  skerry clone golden@v1 vm1
+  skerry serve vm1 --nbd unix:/run/vm1.sock`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return a.unknownCommand(cmd, args[0])
+			}
+			return cmd.Help()
+		},
+		PersistentPreRun: func(*cobra.Command, []string) { a.start() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.pool, "pool", "", "the pool: a name from the configuration, a path or a `URL`")
+	flags.BoolVar(&a.print.JSON, "json", false, "results as JSON, messages as JSON lines")
+	flags.StringVar(&a.configFile, "config", "", "configuration `FILE` instead of the system's and the user's")
+	flags.BoolVarP(&a.print.Quiet, "quiet", "q", false, "errors only")
+	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens")
+	root.MarkFlagsMutuallyExclusive("quiet", "verbose")
+	root.AddCommand(
+		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
+		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(),
+		a.listCommand(), a.infoCommand(), a.serveCommand(), a.leaseCommand(),
+		a.versionCommand(),
+	)
+	return root
+}
+
+func (a *app) unknownCommand(root *cobra.Command, name string) error {
+	msg := fmt.Sprintf("unknown command %q", name)
+	if s := root.SuggestionsFor(name); len(s) > 0 {
+		msg += ", did you mean " + strings.Join(s, " or ") + "?"
+	}
+	return usage("%s", msg)
+}
+
+// start makes what the global flags decide.
+func (a *app) start() {
+	a.understood = true
+	o := &slog.HandlerOptions{Level: slog.LevelWarn}
+	switch {
+	case a.verbose:
+		o.Level = slog.LevelInfo
+	case a.print.Quiet:
+		o.Level = slog.LevelError
+	}
+	if a.print.JSON {
+		a.log = slog.New(slog.NewJSONHandler(a.print.Err, o))
+	} else {
+		a.log = slog.New(slog.NewTextHandler(a.print.Err, o))
+	}
+}
+
+// wrongUsage is an error of the one who typed the command.
+type wrongUsage struct{ error }
+
+func (w wrongUsage) Is(target error) bool { return target == failure.ErrUsage }
+
+func (w wrongUsage) Unwrap() error { return w.error }
+
+func usageError(err error) error { return wrongUsage{err} }
+
+func usage(format string, args ...any) error { return usageError(fmt.Errorf(format, args...)) }

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+
+	"skerry/cmd/internal/control"
+	"skerry/volume/catalog"
+)
+
+// controlServer makes a process that holds volumes reachable. All methods work on nil, a process that is not.
+type controlServer struct {
+	listener *net.UnixListener
+	app      *app
+	server   *control.Server
+	done     chan error // gets the end of the server
+
+	stop sync.Once
+	err  error
+}
+
+// startControl listens, but does not answer yet: the socket's path has to be known before the pool is opened. Without a place for
+// sockets the process works, but others cannot reach the volumes that it holds.
+func (a *app) startControl(ctx context.Context) *controlServer {
+	l, err := control.Listen(ctx, control.Directory(a.env.Getenv))
+	if err != nil {
+		a.log.Warn("no control socket: other commands cannot work on the volumes that this process holds", "err", err)
+		return nil
+	}
+	return &controlServer{listener: l, app: a}
+}
+
+func (c *controlServer) path() string {
+	if c == nil {
+		return ""
+	}
+	return c.listener.Addr().String()
+}
+
+// serve answers calls about what the session holds.
+func (c *controlServer) serve(s *session) {
+	if c == nil {
+		return
+	}
+	c.server = control.NewServer(s, c.app.log)
+	c.done = make(chan error, 1)
+	go func() { c.done <- c.server.Serve(c.listener) }()
+}
+
+// shutdown removes the socket and waits for the calls that run. Further calls do nothing.
+func (c *controlServer) shutdown(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	c.stop.Do(func() {
+		if c.server == nil {
+			c.err = c.listener.Close()
+			return
+		}
+		c.err = errors.Join(c.server.Shutdown(ctx), <-c.done)
+	})
+	return c.err
+}
+
+// Names returns the volumes that this process holds.
+func (s *session) Names(ctx context.Context) ([]string, error) {
+	infos, err := s.pool.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range infos {
+		if i.Holder != nil && i.Holder.Socket == s.identity.Socket {
+			names = append(names, i.Name)
+		}
+	}
+	return names, nil
+}
+
+// Info describes a volume.
+func (s *session) Info(ctx context.Context, name string) (control.Volume, error) {
+	i, err := s.pool.Info(ctx, name)
+	return viewFull(i), err
+}
+
+// Snapshot takes a snapshot.
+func (s *session) Snapshot(ctx context.Context, volume, snapshot string) (control.Snapshot, error) {
+	r, err := catalog.ParseRef(volume + "@" + snapshot)
+	if err != nil {
+		return control.Snapshot{}, usageError(err)
+	}
+	i, err := s.pool.Snapshot(ctx, r)
+	return viewSnapshot(i), err
+}
+
+// RemoveSnapshot removes a snapshot.
+func (s *session) RemoveSnapshot(ctx context.Context, volume, snapshot string) (control.Removal, error) {
+	r, err := catalog.ParseRef(volume + "@" + snapshot)
+	if err != nil {
+		return control.Removal{}, usageError(err)
+	}
+	i, err := s.pool.Remove(ctx, r, catalog.RemoveOptions{})
+	return viewRemoval(i), err
+}
+
+// Clone makes a clone.
+func (s *session) Clone(ctx context.Context, volume, name string, size int64) (control.Volume, error) {
+	if !catalog.ValidName(volume) || !catalog.ValidName(name) {
+		return control.Volume{}, usage("clone %q as %q: bad name", volume, name)
+	}
+	i, err := s.pool.Clone(ctx, catalog.Ref{Volume: volume}, name, catalog.CloneOptions{Size: size})
+	return viewVolume(i), err
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"skerry/cmd/internal/output"
+	"skerry/volume"
+	"skerry/volume/catalog"
+	"skerry/volume/transfer"
+)
+
+// exportResult is what an export prints with --json.
+type exportResult struct {
+	Name   string `json:"name"`   // of the volume or snapshot
+	File   string `json:"file"`   // that was written
+	Size   int64  `json:"size"`   // bytes
+	Copied int64  `json:"copied"` // bytes that were written
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	var format string
+	var force bool
+	c := &cobra.Command{
+		Use:   "export NAME[@SNAP] FILE|-",
+		Short: "Write a volume or a snapshot to a disk image",
+		Long: `Write the content of a volume or a snapshot to a raw image: a file, which is sparse, a block device, or - for
+standard output. A file appears under its name only when it is complete and durable. A file that exists
+is replaced, and a block device written, only with --force.
+
+A volume that another process holds cannot be exported; a snapshot of it can.`,
+		Example: `  skerry export golden@v1 golden.raw
+  skerry export vm1 /dev/sdb --force
+  skerry export vm1@nightly - | zstd > vm1.raw.zst`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := a.ref(args[0])
+			if err != nil {
+				return err
+			}
+			if format != string(transfer.Raw) {
+				return usage("export %s: format %q: only raw images are written; convert one with qemu-img convert", r, format)
+			}
+			return a.export(cmd.Context(), r, args[1], force)
+		},
+	}
+	c.Flags().StringVar(&format, "format", string(transfer.Raw), "format of the image")
+	c.Flags().BoolVarP(&force, "force", "f", false, "replace a file, overwrite a block device")
+	return c
+}
+
+func (a *app) export(ctx context.Context, r catalog.Ref, file string, force bool) error {
+	return a.holding(ctx, func(ctx context.Context, s *session) error {
+		dev, err := s.openRef(ctx, r)
+		if err != nil {
+			return err
+		}
+		done, err := a.writeImage(ctx, dev, file, force)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		defer cancel()
+		if err = errors.Join(err, dev.Close(closing)); err != nil {
+			return about("export", r.String(), err)
+		}
+		result := exportResult{Name: r.String(), File: file, Size: dev.Size(), Copied: done.Copied}
+		if file == "-" {
+			a.print.Note("exported %s, %s", r, output.Size(result.Size))
+			return nil // stdout has the image
+		}
+		return a.print.Result(result, func(io.Writer) error {
+			a.print.Note("exported %s to %s, %s of %s are data", r, file, output.Size(result.Copied), output.Size(result.Size))
+			return nil
+		})
+	})
+}
+
+// openRef opens a volume, taking its lease, or a snapshot.
+func (s *session) openRef(ctx context.Context, r catalog.Ref) (*volume.Device, error) {
+	if r.Snapshot == "" {
+		return s.pool.OpenVolume(ctx, r.Volume)
+	}
+	return s.pool.OpenSnapshot(ctx, r)
+}
+
+func (a *app) writeImage(ctx context.Context, dev *volume.Device, file string, force bool) (transfer.Progress, error) {
+	show := a.print.Progress("export")
+	defer show.End()
+	o := transfer.Options{Progress: func(p transfer.Progress) { show.Update(p.Done, p.Total) }}
+	if file == "-" {
+		return transfer.ExportStream(ctx, dev, a.stdout, o)
+	}
+	return transfer.ExportFile(ctx, dev, file, transfer.ExportOptions{Options: o, Force: force})
+}

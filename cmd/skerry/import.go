@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"skerry/cmd/internal/control"
+	"skerry/cmd/internal/output"
+	"skerry/volume/catalog"
+	"skerry/volume/transfer"
+)
+
+type importCommand struct {
+	app             *app
+	format          string
+	size, chunkSize sizeFlag
+}
+
+// importResult is what an import prints with --json.
+type importResult struct {
+	control.Volume
+	Format string `json:"format"` // of the image
+	Copied int64  `json:"copied"` // bytes that were not zero
+}
+
+func (a *app) importCommand() *cobra.Command {
+	i := &importCommand{app: a}
+	c := &cobra.Command{
+		Use:   "import FILE|- NAME",
+		Short: "Create a volume from a disk image",
+		Long: `Create a volume with the content of a disk image: a raw or qcow2 file, a block device, or - for standard input.
+The format is recognised by its first bytes. Zeros take no space. An image that is read from a pipe is
+raw, and --size says how large the volume is.
+
+The volume appears under its name only when all of the image is in it and durable; an import that fails or is
+interrupted leaves nothing.`,
+		Example: `  skerry import debian-12.qcow2 golden
+  skerry import /dev/sdb old-server
+  zstd -dc disk.raw.zst | skerry import - vm1 --size 20G`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := a.volume(args[1])
+			if err != nil {
+				return err
+			}
+			return i.run(cmd.Context(), args[0], name)
+		},
+	}
+	c.Flags().StringVar(&i.format, "format", "", "format of the image, raw or qcow2, instead of recognising it")
+	c.Flags().VarP(&i.size, "size", "s", "size of the volume, if it is to be larger than the image")
+	c.Flags().Var(&i.chunkSize, "chunk-size", "size of the volume's chunks, such as 4M")
+	return c
+}
+
+func (i *importCommand) run(ctx context.Context, file, name string) (err error) {
+	a := i.app
+	img, err := i.open(ctx, file)
+	if err != nil {
+		return about("import", name, err)
+	}
+	defer func() { err = errors.Join(err, img.Close()) }()
+	size := max(i.size.bytes, img.VolumeSize())
+	if img.Size() >= 0 && i.size.bytes > 0 && i.size.bytes < img.VolumeSize() {
+		return usage("import %s: --size %s is less than the image's %s", name, output.Size(i.size.bytes), output.Size(img.VolumeSize()))
+	}
+	if size <= 0 {
+		return usage("import %s: the size of a pipe's content is not known beforehand: give --size", name)
+	}
+	return a.with(ctx, func(ctx context.Context, s *session) error {
+		c, err := s.pool.Begin(ctx, name, catalog.CreateOptions{Size: size, ChunkSize: i.chunkSize.bytes})
+		if err != nil {
+			return err
+		}
+		info, done, err := i.fill(ctx, img, c)
+		if err != nil {
+			// Also after an interruption, nothing may be left.
+			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+			defer cancel()
+			return about("import", name, errors.Join(err, c.Abort(cleanup)))
+		}
+		r := importResult{Volume: viewVolume(info), Format: string(img.Format()), Copied: done.Copied}
+		return a.print.Result(r, func(io.Writer) error {
+			a.print.Note("imported %s, %s of %s are data", r.Name, output.Size(r.Copied), output.Size(r.Size))
+			return nil
+		})
+	})
+}
+
+func (i *importCommand) open(ctx context.Context, file string) (*transfer.Image, error) {
+	if file == "-" {
+		return transfer.OpenStream(ctx, i.app.stdin, transfer.Format(i.format))
+	}
+	return transfer.OpenFile(ctx, file, transfer.Format(i.format))
+}
+
+func (i *importCommand) fill(ctx context.Context, img *transfer.Image, c *catalog.Creation) (catalog.Info, transfer.Progress, error) {
+	show := i.app.print.Progress("import")
+	defer show.End()
+	done, err := transfer.Import(ctx, img, c.Device(), transfer.Options{
+		Progress: func(p transfer.Progress) { show.Update(p.Done, p.Total) },
+	})
+	if err != nil {
+		return catalog.Info{}, done, err
+	}
+	info, err := c.Commit(ctx)
+	if err != nil {
+		return catalog.Info{}, done, err
+	}
+	return info, done, nil
+}

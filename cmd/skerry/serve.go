@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"skerry/locking"
+	"skerry/nbd"
+)
+
+type serveCommand struct {
+	app      *app
+	nbd      []string
+	readOnly bool
+}
+
+// serveResult is what serve prints with --json once it is ready.
+type serveResult struct {
+	URIs []string `json:"uris"`
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	s := &serveCommand{app: a}
+	c := &cobra.Command{
+		Use:   "serve [NAME[@SNAP]...] --nbd ADDRESS",
+		Short: "Show volumes to hypervisors as NBD devices",
+		Long: `Show volumes and snapshots as NBD devices, in the foreground, until SIGTERM or SIGINT: then requests in
+flight end, all is flushed, the leases are released, and the exit code is 0. A second signal ends the process at once.
+
+The leases of the named volumes are taken first; when clients can connect, the URIs are printed, one a line.
+Without names every volume of the pool and every snapshot is served, and each volume is leased from its first
+connection to its last. Snapshots are read-only.
+
+An address is unix:/path, tcp:host:port (tcp:port is on 127.0.0.1), or an NBD URI: nbd+unix:///NAME?socket=/path
+or nbd://host:port/NAME. Sockets have mode 0600; one that a dead process left is replaced. NBD over TCP has neither
+encryption nor passwords here: whoever reaches the port may write.`,
+		Example: `  skerry serve vm1 --nbd unix:/run/vm1.sock
+  skerry serve --nbd tcp:10809 --read-only
+  skerry serve 'golden@v1' vm1 --nbd 'nbd+unix:///?socket=/run/vms.sock'`,
+		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
+	}
+	c.Flags().StringArrayVar(&s.nbd, "nbd", nil, "`ADDRESS` to serve NBD on; may be given several times")
+	c.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse every change")
+	return c
+}
+
+func (s *serveCommand) run(ctx context.Context, args []string) error {
+	if len(s.nbd) == 0 {
+		return usage("serve: say where with --nbd, for example --nbd unix:/run/vm1.sock")
+	}
+	addresses := make([]address, 0, len(s.nbd))
+	for _, text := range s.nbd {
+		ad, err := parseAddress(text)
+		if err != nil {
+			return err
+		}
+		if ad.export != "" {
+			args = append(args, ad.export)
+		}
+		addresses = append(addresses, ad)
+	}
+	names, err := s.names(args)
+	if err != nil {
+		return err
+	}
+	return s.app.holding(ctx, func(ctx context.Context, open *session) error {
+		err := s.serve(ctx, open, names, addresses)
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // ended by a signal before it was ready
+		}
+		return err
+	})
+}
+
+// names reads what is to be served; each once.
+func (s *serveCommand) names(args []string) ([]string, error) {
+	var names []string
+	seen := map[string]bool{}
+	for _, arg := range args {
+		r, err := s.app.ref(arg)
+		if err != nil {
+			return nil, err
+		}
+		if name := r.String(); !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (s *serveCommand) serve(ctx context.Context, open *session, names []string, addresses []address) (err error) {
+	x := newExports(open.pool, names, s.readOnly, s.app.log)
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		defer cancel()
+		err = errors.Join(err, x.close(closing))
+	}()
+	if err := x.openAll(ctx); err != nil {
+		return err
+	}
+	listeners, err := listenAll(ctx, addresses)
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	for _, ad := range addresses {
+		if ad.network == "tcp" && !ad.loopback() {
+			s.app.print.Note("serving on %s without encryption or passwords: whoever reaches it may use the volumes", ad.where)
+		}
+	}
+	server := nbd.NewServer(x, nbd.Options{Logger: s.app.log, Errno: leaseErrno})
+	if err := s.ready(names, listeners); err != nil {
+		for _, l := range listeners {
+			err = errors.Join(err, l.Close())
+		}
+		return err
+	}
+	g, serving := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		g.Go(func() error { return server.Serve(context.WithoutCancel(ctx), l) })
+	}
+	g.Go(func() error {
+		<-serving.Done()
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		defer cancel()
+		return server.Shutdown(closing)
+	})
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// ready tells that clients can connect.
+func (s *serveCommand) ready(names []string, listeners []net.Listener) error {
+	if len(names) == 0 {
+		names = []string{""}
+	}
+	var r serveResult
+	for _, l := range listeners {
+		for _, n := range names {
+			r.URIs = append(r.URIs, exportURI(l.Addr(), n))
+		}
+	}
+	return s.app.print.Result(r, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, strings.Join(r.URIs, "\n"))
+		return err
+	})
+}
+
+// leaseErrno says how the end of a lease looks to an NBD client: first as an I/O error, then as the end of the service.
+func leaseErrno(err error) (uint32, bool) {
+	switch {
+	case errors.Is(err, locking.ErrReleased), errors.Is(err, locking.ErrClosed):
+		return nbd.ESHUTDOWN, true
+	case errors.Is(err, locking.ErrLost):
+		return nbd.EIO, true
+	}
+	return 0, false
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"skerry/cmd/internal/config"
+	"skerry/cmd/internal/control"
+	"skerry/drivers"
+	"skerry/drivers/local"
+	"skerry/locking"
+	"skerry/volume"
+	"skerry/volume/catalog"
+)
+
+// session is an open pool.
+type session struct {
+	pool     *catalog.Pool
+	where    config.Pool
+	identity locking.Identity
+	engine   *drivers.Engine
+	control  *controlServer // nil if the process is not reachable
+}
+
+// closeTime bounds what a command does after its end or an interruption: release leases, flush.
+const closeTime = time.Minute
+
+// choosePool returns the pool that the command works on.
+func (a *app) choosePool() (config.Pool, error) {
+	c, err := config.Load(a.configFile, a.env)
+	if err != nil {
+		return config.Pool{}, err
+	}
+	return config.ChoosePool(a.pool, c, a.env)
+}
+
+// with opens the pool, calls do and closes the pool, in that order.
+func (a *app) with(ctx context.Context, do func(ctx context.Context, s *session) error) error {
+	return a.withSession(ctx, false, do)
+}
+
+// holding is with, for commands that hold volumes for long: others reach them through a control socket.
+func (a *app) holding(ctx context.Context, do func(ctx context.Context, s *session) error) error {
+	return a.withSession(ctx, true, do)
+}
+
+func (a *app) withSession(ctx context.Context, reachable bool, do func(ctx context.Context, s *session) error) error {
+	where, err := a.choosePool()
+	if err != nil {
+		return err
+	}
+	s, err := a.openSession(ctx, where, reachable)
+	if err != nil {
+		return about("pool", where.String(), err)
+	}
+	err = do(ctx, s)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	return errors.Join(err, about("close pool", where.String(), s.close(closing)))
+}
+
+func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool) (s *session, err error) {
+	s = &session{where: where}
+	if s.identity, err = locking.LocalIdentity(); err != nil {
+		return nil, err
+	}
+	if s.engine, err = a.openEngine(where, where.Default); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.closeStorage(context.WithoutCancel(ctx)))
+		}
+	}()
+	if reachable {
+		s.control = a.startControl(ctx)
+		s.identity.Socket = s.control.path()
+	}
+	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log, Boot: s.identity.Boot}}
+	s.pool, err = catalog.Open(ctx, s.engine, o)
+	if errors.Is(err, catalog.ErrNoPool) && where.Default {
+		if err = a.makeDefault(ctx, s); err == nil {
+			s.pool, err = catalog.Open(ctx, s.engine, o)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.control.serve(s)
+	return s, nil
+}
+
+// makeDefault makes the default local pool, at its first use.
+func (a *app) makeDefault(ctx context.Context, s *session) error {
+	err := catalog.Init(ctx, s.engine)
+	if errors.Is(err, catalog.ErrPoolExists) {
+		return nil // another process was quicker
+	}
+	if err != nil {
+		return fmt.Errorf("make the default pool: %w", err)
+	}
+	a.print.Note("made the default pool %s", s.where)
+	return nil
+}
+
+// openEngine opens the storage of a pool, and makes its directory if create is set.
+func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error) {
+	if create {
+		if err := os.MkdirAll(where.Path, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	st, err := os.Stat(where.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", catalog.ErrNoPool, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsDir() {
+		return nil, fmt.Errorf("%w: %s is no directory", catalog.ErrNoPool, where.Path)
+	}
+	b, err := local.Open(where.Path)
+	if err != nil {
+		return nil, err
+	}
+	return drivers.NewEngine(b, drivers.Options{Logger: a.log, SlowLog: 5 * time.Second}), nil
+}
+
+// close ends the session: first no more calls, then the leases, then the storage.
+func (s *session) close(ctx context.Context) error {
+	err := s.control.shutdown(ctx)
+	err = errors.Join(err, s.pool.Close(ctx))
+	return errors.Join(err, s.engine.Close())
+}
+
+func (s *session) closeStorage(ctx context.Context) error {
+	return errors.Join(s.control.shutdown(ctx), s.engine.Close())
+}
+
+var _ control.Holds = (*session)(nil)

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+type versionResult struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: `  skerry version --json`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := versionResult{version, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return a.print.Result(v, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "skerry %s, %s, %s\n", v.Version, v.Go, v.Platform)
+				return err
+			})
+		},
+	}
+}
