@@ -9,7 +9,7 @@ import (
 	"skerry/chunk"
 )
 
-// The contract test runs a small volume over a journal: one object, a few blocks, writes that are numbered. Steps of a flush
+// The contract test runs a small volume over a journal: two objects, a few blocks, writes that are numbered. Steps of a flush
 // lie between other operations in every order that the locks of a volume allow. Then the power goes, and
 // what the journal gives back must hold all that a flush or a FUA write promised.
 
@@ -28,7 +28,7 @@ type volumeModel struct {
 	start     Position
 	base      [contractBlocks]blockState // the map as of start
 	state     [contractBlocks]blockState // the map now
-	cached    [contractBlocks][]uint64   // contents of the object since its last sync, oldest first: after a crash any of them
+	cached    [contractBlocks][]uint64   // contents of its object since that was synced, oldest first: after a crash any of them
 	dirty     [contractBlocks]bool
 	journaled [contractBlocks]bool     // the journal holds data of the block
 	history   [contractBlocks][]uint64 // all that the block held, oldest first
@@ -107,11 +107,11 @@ func (v *volumeModel) stepWrite(i int, fua bool) {
 	case 3:
 		var b Batch
 		if wr.fua || v.state[i] != present { // also over a delta that no flush covers yet
-			b.Delta(someObject, i, i+1, false, wr.fua)
+			b.Delta(objectOf(i), i, i+1, false, wr.fua)
 		}
 		if wr.fua {
 			v.journaled[i] = true // in one step with the append: a cut between them would forget it
-			b.Data(someObject, i, content(wr.number))
+			b.Data(objectOf(i), i, content(wr.number))
 			b.Flush(0)
 		}
 		if !b.Empty() {
@@ -132,7 +132,7 @@ func (v *volumeModel) stepWrite(i int, fua bool) {
 // zero discards block i under its lock.
 func (v *volumeModel) zero(i int, fua bool) {
 	var b Batch
-	b.Delta(someObject, i, i+1, true, fua)
+	b.Delta(objectOf(i), i, i+1, true, fua)
 	seq := v.append(&b)
 	v.state[i] = zero
 	v.history[i] = append(v.history[i], 0)
@@ -149,10 +149,17 @@ func (v *volumeModel) sync(seq uint64) {
 	}
 }
 
-// syncObject makes the present content of the object the only one.
-func (v *volumeModel) syncObject() {
-	for i := range contractBlocks {
-		v.cached[i] = []uint64{v.now(i)}
+// objectOf returns the object of block i: there are two.
+func objectOf(i int) Object {
+	return Object{Chunk: someObject.Chunk, Serial: someObject.Serial + chunk.Serial(i%2)}
+}
+
+// syncObjects makes the present contents the only ones of the objects that have blocks in set.
+func (v *volumeModel) syncObjects(set [contractBlocks]bool) {
+	for i, in := range set {
+		for k := i % 2; in && k < contractBlocks; k += 2 {
+			v.cached[k] = []uint64{v.now(k)}
+		}
 	}
 }
 
@@ -180,7 +187,7 @@ func (v *volumeModel) stepFlush() {
 			if f.set[i] && !v.locked(i) && v.r.IntN(2) == 0 {
 				f.set[i] = false
 				v.journaled[i] = true
-				f.batch.Data(someObject, i, content(v.now(i)))
+				f.batch.Data(objectOf(i), i, content(v.now(i)))
 			}
 		}
 		if v.r.IntN(3) == 0 { // the batch is full
@@ -189,11 +196,11 @@ func (v *volumeModel) stepFlush() {
 			f.batch.AsOf(f.asOf)
 		}
 	case 5:
-		v.syncObject()
+		v.syncObjects(f.set)
 	case 6:
 		for i := range contractBlocks {
 			if f.set[i] && v.journaled[i] {
-				f.batch.Supersede(someObject, i, i+1)
+				f.batch.Supersede(objectOf(i), i, i+1)
 			}
 		}
 	case 7:
@@ -213,7 +220,7 @@ func (v *volumeModel) cut() {
 	if v.flush != nil {
 		return
 	}
-	v.syncObject()
+	v.syncObjects([contractBlocks]bool{true, true})
 	v.base, v.start = v.state, v.w.Head()
 	v.w.Release(v.start)
 	v.dirty, v.journaled = [contractBlocks]bool{}, [contractBlocks]bool{}
@@ -281,21 +288,24 @@ func (v *volumeModel) check() {
 
 func TestFoldKeepsTheContract(t *testing.T) {
 	r := random(t)
-	for range 400 {
+	for range 200 {
 		v := newVolumeModel(t, r)
-		for range r.IntN(100) {
-			i := r.IntN(contractBlocks)
+		blocks, burst := 1+r.IntN(contractBlocks), 1+r.IntN(12)
+		for range r.IntN(120) {
+			i := r.IntN(blocks)
 			switch n := r.IntN(20); {
-			case n < 9:
-				v.stepWrite(i, n >= 5)
-			case n < 11:
-				if v.writes[i].step == 0 {
-					v.zero(i, n == 10)
-				}
-			case n < 19:
-				v.stepFlush()
-			default:
+			case n == 0:
 				v.cut()
+			case n < 10:
+				v.stepFlush()
+			case n < 12:
+				if v.writes[i].step == 0 {
+					v.zero(i, n == 11)
+				}
+			default: // many writes between two steps of a flush meet in other ways than few
+				for range 1 + r.IntN(burst) {
+					v.stepWrite(i, r.IntN(3) == 0)
+				}
 			}
 			if r.IntN(4) == 0 {
 				v.check()

@@ -79,7 +79,9 @@
 //
 //   - A write puts its data into the object, then marks the blocks dirty, then appends its delta, then is
 //     answered. Deltas and FUA data are appended under the block's lock, which is held from the data write until the
-//     append has returned. FUA data has no as of.
+//     append has returned. FUA data has no as of. Its batch holds the delta of its blocks, durable by itself, also where an
+//     earlier delta set the bits already, unless a flush is known to cover that; and a flush entry that covers 0, so
+//     that the data counts.
 //   - A flush takes these steps in order: it notes covers ([Writer.Last]); takes the set of dirty blocks; notes its as of
 //     ([Writer.Last] again); reads blocks under their locks, or syncs their objects; appends; syncs the
 //     journal. Noted earlier, the as of would let FUA data of a block win over a write that came after it and that the set
@@ -89,6 +91,8 @@
 //     the as of was noted. One too many does no harm.
 //   - Flushes do not overlap. A cut that clears dirty blocks does not lie between a flush's taking of
 //     the set and its append.
+//   - What a cut writes holds every delta before the [Writer.Head] that it names as start. A cut forgets that the journal
+//     holds data of a block only if that data lies before this head.
 //
 // # Concurrency
 //
