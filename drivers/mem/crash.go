@@ -74,21 +74,27 @@ type change struct {
 	data   []byte // OpWrite
 }
 
-// image returns the change as storage sees it, that writes whole sectors: those that a write covers in part carry what they
-// held before it, so that no crash can show the second of two such writes without the first.
+// image returns the change as storage sees it, that writes whole sectors: those that a write or punch covers in part carry
+// what they held before it, so that no crash can show the second of two changes of a sector without the first. A punch of
+// parts of sectors has data too, that of all its range.
 func (m change) image(before *content, seq uint64) change {
 	m.seq = seq
-	if m.kind != drivers.OpWrite {
-		return m
-	}
 	start := m.off - m.off%SectorSize
 	end := m.off + m.n
 	if rest := end % SectorSize; rest != 0 {
 		end = min(end-rest+SectorSize, max(end, before.size)) // no longer than the object becomes
 	}
+	whole := start == m.off && end == m.off+m.n
+	if m.kind == drivers.OpAllocate || m.kind == drivers.OpPunch && whole {
+		return m
+	}
 	data := make([]byte, end-start)
 	before.read(data, start)
-	copy(data[m.off-start:], m.data)
+	if m.kind == drivers.OpWrite {
+		copy(data[m.off-start:], m.data)
+	} else {
+		clear(data[m.off-start:][:m.n])
+	}
 	m.off, m.n, m.data = start, end-start, data
 	return m
 }
@@ -124,7 +130,17 @@ func (m change) part(c *content, from, to int64) {
 	case drivers.OpWrite:
 		c.write(m.data[from:to], m.off+from)
 	case drivers.OpPunch:
+		to = min(to, c.size-m.off) // it never changes the size, and beyond is nothing
+		if from >= to {
+			return
+		}
 		c.punch(m.off+from, to-from)
+		if edge := min(to, SectorSize); m.data != nil && from < edge {
+			c.write(m.data[from:edge], m.off+from)
+		}
+		if edge := max(from, m.n-(m.off+m.n-1)%SectorSize-1); m.data != nil && edge < to {
+			c.write(m.data[edge:to], m.off+edge)
+		}
 	case drivers.OpAllocate:
 		c.allocate(m.off+from, to-from)
 	}
