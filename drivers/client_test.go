@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -318,9 +317,8 @@ func TestRandomUse(t *testing.T) {
 			errs := make(chan error, workers)
 			for w := range workers {
 				wg.Go(func() {
-					rng := rand.New(rand.NewPCG(uint64(w), 1))
 					c := b.engine.Client(drivers.Lane(w%drivers.LaneCount), uint64(w), nil)
-					errs <- useRandomly(b.ctx, c, fmt.Sprintf("own%d", w), rng, rounds)
+					errs <- useRandomly(b.ctx, c, fmt.Sprintf("own%d", w), newRand(w), rounds)
 				})
 			}
 			wg.Wait()
@@ -331,6 +329,8 @@ func TestRandomUse(t *testing.T) {
 		})
 	}
 }
+
+func newRand(seed int) *rand.Rand { return rand.New(rand.NewPCG(uint64(seed), 1)) }
 
 func useRandomly(ctx context.Context, c drivers.Client, name string, rng *rand.Rand, rounds int) error {
 	const size = 2000
@@ -384,7 +384,6 @@ func useRandomly(ctx context.Context, c drivers.Client, name string, rng *rand.R
 	return nil
 }
 
-// allocations are counted by reads and writes that are done inline, and by such that are queued.
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for name, o := range map[string]mem.Options{"inline": {DurableWrites: true}, "queued": {DurableWrites: true, NoInline: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -416,5 +415,3 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		})
 	}
 }
-
-var _ io.Closer = (*drivers.Engine)(nil)

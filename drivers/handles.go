@@ -44,6 +44,7 @@ type handle struct {
 	// Guarded by shard.mu.
 	open     bool
 	dropped  bool  // no longer in the map; closed when unused
+	stale    bool  // to be dropped when unused and clean
 	readOnly error // why it could not be opened for writing
 	users    int
 	changing int    // changes that run
@@ -129,6 +130,11 @@ func (c *handles) put(h *handle, changed bool) (closeIt bool) {
 	if h.dropped || !h.open {
 		closeIt = h.open
 		h.open = false
+		s.mu.Unlock()
+		return closeIt
+	}
+	if h.stale && !h.dirty {
+		closeIt = c.dropLocked(h)
 		s.mu.Unlock()
 		return closeIt
 	}
@@ -247,13 +253,11 @@ func (c *handles) drop(name string) {
 	}
 }
 
-// forget has a handle closed and opened again at the next use, unless it is dirty.
+// forget has a handle closed, and opened again at the next use, as soon as it is unused and clean.
 func (c *handles) forget(h *handle) {
 	h.shard.mu.Lock()
 	defer h.shard.mu.Unlock()
-	if !h.dirty && h.changing == 0 && !h.dropped {
-		c.dropLocked(h)
-	}
+	h.stale = true
 }
 
 // dropLocked takes h out of the map. If it returns true the caller must call close.
