@@ -288,7 +288,7 @@ func (v *volumeModel) check() {
 
 func TestFoldKeepsTheContract(t *testing.T) {
 	r := random(t)
-	for range 200 {
+	for range 120 {
 		v := newVolumeModel(t, r)
 		blocks, burst := 1+r.IntN(contractBlocks), 1+r.IntN(12)
 		for range r.IntN(120) {
@@ -307,7 +307,7 @@ func TestFoldKeepsTheContract(t *testing.T) {
 					v.stepWrite(i, r.IntN(3) == 0)
 				}
 			}
-			if r.IntN(4) == 0 {
+			if r.IntN(12) == 0 {
 				v.check()
 			}
 		}

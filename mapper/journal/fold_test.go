@@ -209,7 +209,7 @@ func randomEntry(r *rand.Rand, b *Batch, last uint64) Entry {
 
 func TestFoldAgreesWithItsWords(t *testing.T) {
 	r := random(t)
-	for range 300 {
+	for range 120 {
 		s := newMemStore()
 		w := create(t, s, 256<<10)
 		start := w.Head()

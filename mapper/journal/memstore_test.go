@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -15,6 +16,7 @@ type memStore struct {
 	mu      sync.Mutex
 	content map[string][]byte
 	durable map[string][]byte // as of the last Sync
+	written map[string][]span // since the last Sync
 	groups  []string
 	writes  int
 	syncs   int
@@ -24,8 +26,14 @@ type memStore struct {
 	onSync  func() error
 }
 
+// span is what was written at an offset.
+type span struct {
+	off  int64
+	data []byte
+}
+
 func newMemStore() *memStore {
-	return &memStore{content: map[string][]byte{}, durable: map[string][]byte{}}
+	return &memStore{content: map[string][]byte{}, durable: map[string][]byte{}, written: map[string][]span{}}
 }
 
 func (s *memStore) Create(_ context.Context, name string) error {
@@ -41,7 +49,7 @@ func (s *memStore) Create(_ context.Context, name string) error {
 func (s *memStore) Allocate(_ context.Context, name string, off, n int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.extend(name, off+n)
+	s.content[name] = extend(s.content[name], off+n)
 	return nil
 }
 
@@ -68,14 +76,16 @@ func (s *memStore) WriteAt(_ context.Context, name string, p []byte, off int64) 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes++
-	s.extend(name, off+int64(len(p)))
+	s.content[name] = extend(s.content[name], off+int64(len(p)))
 	copy(s.content[name][off:], p)
+	s.written[name] = append(s.written[name], span{off, slices.Clone(p)})
 	return nil
 }
 
 func (s *memStore) Sync(_ context.Context, name string) error {
 	s.mu.Lock()
-	snapshot := append([]byte(nil), s.content[name]...)
+	written := s.written[name]
+	s.written[name] = nil
 	s.mu.Unlock()
 	if s.onSync != nil {
 		if err := s.onSync(); err != nil {
@@ -85,7 +95,10 @@ func (s *memStore) Sync(_ context.Context, name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.syncs++
-	s.durable[name] = snapshot
+	s.durable[name] = extend(s.durable[name], int64(len(s.content[name])))
+	for _, w := range written {
+		copy(s.durable[name][w.off:], w.data)
+	}
 	return nil
 }
 
@@ -96,10 +109,9 @@ func (s *memStore) SyncGroup(_ context.Context, group string) error {
 	return nil
 }
 
-func (s *memStore) extend(name string, n int64) {
-	if c := s.content[name]; int64(len(c)) < n {
-		s.content[name] = append(c, make([]byte, n-int64(len(c)))...)
-	}
+// extend returns c with zeros up to length n.
+func extend(c []byte, n int64) []byte {
+	return append(c, make([]byte, max(n-int64(len(c)), 0))...)
 }
 
 var errMissing = errors.New("no such object")
