@@ -89,7 +89,7 @@ func (e *Engine) beginChange(h *handle, due time.Time) error {
 			return err
 		}
 		if !ok {
-			return tooLate
+			return errLate
 		}
 	}
 }

@@ -14,7 +14,8 @@ import (
 // Options say how an [Engine] works. The zero value of each field means its default.
 type Options struct {
 	// Workers bounds the backend calls at once in each lane: lease 4, guest 64, meta 16,
-	// background 8. Properties.MaxWorkers caps each.
+	// background 8. Properties.MaxWorkers caps each. Guest syncs, and guest I/O on objects that are not open
+	// yet, have as many more each, at most meta's for the latter.
 	Workers [LaneCount]int
 	// MaxOps bounds the operations that wait in one lane: 65,536.
 	MaxOps int
@@ -41,7 +42,7 @@ type Engine struct {
 	o       Options
 	ctx     context.Context // of all backend calls
 
-	lanes   [lanes + 1]*lane // the last, laneOpen, is the engine's own
+	lanes   [allLanes]*lane
 	handles handles
 	dirty   dirtySet
 	failed  failedSyncs
@@ -55,9 +56,12 @@ type Engine struct {
 	counts  [lanes]laneCounts
 }
 
-// laneOpen does guest I/O on objects that are not open yet, so that slow opens do not hold up
-// I/O on open ones.
-const laneOpen = lanes
+// Lanes of the engine's own, for parts of the guest lane's work.
+const (
+	laneOpen = lanes + iota // I/O on objects that are not open yet, so that slow opens hold up no I/O on open ones
+	laneSync                // syncs, so that slow ones hold up no reads and writes
+	allLanes
+)
 
 // NewEngine returns an engine over b. The engine does not own b: close b after the engine.
 func NewEngine(b Backend, o Options) *Engine {
@@ -73,9 +77,13 @@ func NewEngine(b Backend, o Options) *Engine {
 	e.handles.init(e)
 	e.dirty.init(e)
 	for i := range e.lanes {
-		workers := e.o.Workers[min(i, LaneCount-1)]
-		if Lane(i) == laneOpen {
-			workers = min(e.o.Workers[LaneGuest], e.o.Workers[LaneMeta])
+		workers := e.o.Workers[LaneGuest]
+		switch Lane(i) {
+		case laneSync:
+		case laneOpen:
+			workers = min(workers, e.o.Workers[LaneMeta])
+		default:
+			workers = e.o.Workers[i]
 		}
 		e.lanes[i] = newLane(e, workers)
 	}
@@ -132,10 +140,13 @@ func (e *Engine) submit(op *Op, cancel <-chan struct{}) bool {
 	l := e.lanes[op.Lane]
 	if op.Kind <= OpSync {
 		done, open := e.tryInline(op)
-		if done {
+		switch {
+		case done:
 			return true
-		}
-		if !open && op.Lane == LaneGuest {
+		case op.Lane != LaneGuest:
+		case op.Kind == OpSync:
+			l = e.lanes[laneSync]
+		case !open:
 			l = e.lanes[laneOpen]
 		}
 	}

@@ -170,6 +170,30 @@ func TestSlowOpensHoldUpNoOpenObjects(t *testing.T) {
 	})
 }
 
+// TestSlowSyncsHoldUpNoGuestIO: a flush of many objects leaves workers to reads and writes.
+func TestSlowSyncsHoldUpNoGuestIO(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBed(t, drivers.Options{Workers: [drivers.LaneCount]int{1, 2, 2, 2}})
+		for i := range 50 {
+			b.must(b.guest.Create(b.ctx, fmt.Sprint(i)))
+			b.must(b.guest.WriteAt(b.ctx, fmt.Sprint(i), []byte("x"), 0))
+		}
+		release := b.stick(drivers.OpSync)
+		r := newResults(50)
+		for i := range 50 {
+			b.engine.Submit(opOf(drivers.OpSync, drivers.LaneGuest, fmt.Sprint(i), r))
+		}
+		b.must(b.guest.ReadAt(b.ctx, "0", make([]byte, 1), 0))
+		b.must(b.guest.WriteAt(b.ctx, "49", make([]byte, 1), 0))
+		if r.count() > 0 {
+			t.Error("a sync has ended")
+		}
+		release()
+		<-r.done
+		b.must(b.engine.Close())
+	})
+}
+
 func TestHungBackendHoldsUpNoOtherEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung, fine := newBed(t, drivers.Options{MaxOps: 10}), newBed(t, drivers.Options{})

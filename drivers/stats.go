@@ -58,7 +58,7 @@ func (e *Engine) Stats() Stats {
 	}
 	for i, l := range e.lanes {
 		o := &s.Lanes[LaneGuest]
-		if Lane(i) != laneOpen {
+		if i < LaneCount {
 			o = &s.Lanes[i]
 		}
 		l.mu.Lock()

@@ -78,7 +78,7 @@ func (l *lane) sweep(now time.Time) time.Time {
 		if l.blocked.last == w {
 			l.blocked.last = prev
 		}
-		w.admitted <- tooLate
+		w.admitted <- errLate
 	}
 	kept := 0
 	for i, w := range l.idle {
@@ -99,11 +99,11 @@ func (l *lane) sweep(now time.Time) time.Time {
 	for late != nil {
 		op := late
 		late, op.next = op.next, nil
-		op.Err = opError(op, tooLate)
+		op.Err = opError(op, errLate)
 		l.e.finish(op)
 	}
 	return next
 }
 
-// tooLate is the error of what was not handed to the backend before its deadline.
-var tooLate = fmt.Errorf("%w: deadline passed while waiting", ErrUnavailable)
+// errLate is the error of what was not handed to the backend before its deadline.
+var errLate = fmt.Errorf("%w: deadline passed while waiting", ErrUnavailable)
