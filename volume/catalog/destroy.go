@@ -144,29 +144,32 @@ func (h *Held) unregister(ctx context.Context, parent mapper.Parent) error {
 
 // Tidy removes what was left of a volume that does not count: all of it if it is being created or deleted and nobody holds it, else
 // the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
-func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) error {
+func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) (Removal, error) {
 	h, err := p.Hold(ctx, id)
 	if errors.Is(err, drivers.ErrNotFound) {
 		h, err = p.revive(ctx, id, name)
 	}
 	if err != nil {
-		return err
+		return Removal{}, err
 	}
+	removal, err := h.tidy(ctx, name)
+	return removal, errors.Join(err, h.Done(ctx))
+}
+
+func (h *Held) tidy(ctx context.Context, name string) (Removal, error) {
 	root := h.Root()
-	switch {
-	case h.dev != nil && root.State != mapper.Live:
-		err = &locking.HeldError{Volume: root.Name, Holder: root.Holder}
-	case root.State != mapper.Live:
-		if name != "" && name != root.Name {
-			err = h.unname(ctx, name)
-		}
-		if err == nil {
-			_, err = h.destroy(ctx, 0)
-		}
-	case name != "" && name != root.Name:
-		err = h.unname(ctx, name)
+	if h.dev != nil && root.State != mapper.Live {
+		return Removal{}, &locking.HeldError{Volume: root.Name, Holder: root.Holder}
 	}
-	return errors.Join(err, h.Done(ctx))
+	if name != "" && name != root.Name {
+		if err := h.unname(ctx, name); err != nil {
+			return Removal{}, err
+		}
+	}
+	if root.State == mapper.Live {
+		return Removal{}, nil
+	}
+	return h.destroy(ctx, 0)
 }
 
 // revive holds a volume that has no root left, by making one in state deleted.

@@ -76,5 +76,6 @@ func (p *Pool) finishRename(ctx context.Context, old, name string) bool {
 	if counts, err := p.counts(ctx, name, root); err != nil || !counts {
 		return false
 	}
-	return p.Tidy(ctx, id, old) == nil
+	_, err = p.Tidy(ctx, id, old)
+	return err == nil
 }

@@ -258,7 +258,7 @@ func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID
 	root, err := locking.Inspect(ctx, h.pool.client, id)
 	if err == nil && root.State != mapper.Live {
 		// Being created by someone, or the rest of one that is gone.
-		err = h.pool.Tidy(ctx, id, "")
+		_, err = h.pool.Tidy(ctx, id, "")
 		if errors.Is(err, locking.ErrHeld) {
 			return cmp.Or(root.Name, id.String()), nil
 		}

@@ -1,0 +1,205 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"skerry/chunk"
+	"skerry/drivers"
+	"skerry/locking"
+	"skerry/mapper"
+	"skerry/volume/catalog"
+)
+
+// Check looks for damage, leaks and what dead processes left. It takes no lease and changes nothing. What journals say that were not
+// applied yet counts, as the next open would let it. The error is for what ended the check, not for what it found.
+func Check(ctx context.Context, p *catalog.Pool, o CheckOptions) (CheckReport, error) {
+	c := &checker{p: p, client: p.Engine().Client(drivers.LaneBackground, 0, nil)}
+	c.family.client = c.client
+	var err error
+	if o.Volume != "" {
+		var id chunk.VolumeID
+		if id, err = p.Lookup(ctx, o.Volume); err == nil {
+			err = c.volume(ctx, id)
+		}
+	} else {
+		err = c.pool(ctx)
+	}
+	if err != nil {
+		return c.report, fmt.Errorf("check: %w", err)
+	}
+	return c.report, nil
+}
+
+// checker checks one pool.
+type checker struct {
+	p      *catalog.Pool
+	client drivers.Client
+	family family
+	report CheckReport
+}
+
+func (c *checker) found(kind Kind, volume, format string, args ...any) {
+	c.report.Problems = append(c.report.Problems, Problem{Kind: kind, Volume: volume, Text: fmt.Sprintf(format, args...)})
+}
+
+func (c *checker) pool(ctx context.Context) error {
+	if err := c.names(ctx); err != nil {
+		return err
+	}
+	ids, err := c.p.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := c.volume(ctx, id); err != nil {
+			return err
+		}
+	}
+	dead, err := c.p.Instance().Bury(ctx, true)
+	if dead > 0 {
+		c.found(Stale, "", "%d instance files of dead processes: gc removes them", dead)
+	}
+	return err
+}
+
+// names looks for name records that do not count.
+func (c *checker) names(ctx context.Context) error {
+	return c.p.Names(ctx, func(name string, id chunk.VolumeID, err error) error {
+		if err != nil {
+			if !damaged(err) {
+				return err
+			}
+			c.found(Damage, name, "%v", err)
+			return nil
+		}
+		root, err := c.p.Inspect(ctx, id)
+		switch {
+		case errors.Is(err, drivers.ErrNotFound):
+			c.report.Unnamed++
+			c.found(Leak, name, "the name points to volume %v, which is not there: gc removes the name", id)
+		case damaged(err): // found with the volume
+		case err != nil:
+			return err
+		case root.State == mapper.Live && root.Name == name:
+		case root.State == mapper.Live:
+			alive, err := c.alive(ctx, root)
+			if err != nil {
+				return err
+			}
+			if !alive {
+				c.report.Unnamed++
+				c.found(Leak, name, "the name points to volume %v, which has the name %s: gc removes it", id, root.Name)
+			}
+		}
+		return nil
+	})
+}
+
+// alive reports whether a living process holds the volume.
+func (c *checker) alive(ctx context.Context, root *mapper.Root) (bool, error) {
+	if !root.Held {
+		return false, nil
+	}
+	alive, err := c.p.Instance().Alive(ctx, root.Holder)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return true, nil // nobody can tell
+	}
+	return alive, err
+}
+
+// looks bounds how often a volume is looked at that changes meanwhile.
+const looks = 4
+
+// volume checks one volume, again if it changed meanwhile.
+func (c *checker) volume(ctx context.Context, id chunk.VolumeID) error {
+	for look := 1; ; look++ {
+		before := c.report
+		before.Problems, before.Skipped = slices.Clip(before.Problems), slices.Clip(before.Skipped)
+		root, err := c.look(ctx, id)
+		if err != nil {
+			return fmt.Errorf("volume %v: %w", id, err)
+		}
+		if len(c.report.Problems) == len(before.Problems) {
+			return nil
+		}
+		again, err := c.p.Inspect(ctx, id)
+		if err != nil && !damaged(err) && !errors.Is(err, drivers.ErrNotFound) {
+			return fmt.Errorf("volume %v: %w", id, err)
+		}
+		if same(root, again) {
+			return nil
+		}
+		c.report = before
+		if look == looks {
+			c.report.Skipped = append(c.report.Skipped, Skipped{Volume: id.String(), Why: "it changes all the time: check it again"})
+			return nil
+		}
+	}
+}
+
+// same reports whether two reads of a root in force, nil if it could not be read, found the same one.
+func same(a, b *mapper.Root) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Generation == b.Generation && a.Sequence == b.Sequence && a.Nonce == b.Nonce
+}
+
+// look checks a volume as it is now, and returns the root that it saw.
+func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, error) {
+	root, err := c.p.Inspect(ctx, id)
+	switch {
+	case errors.Is(err, drivers.ErrNotFound):
+		c.report.Unnamed++
+		c.found(Leak, id.String(), "objects of a volume that is not there: gc removes them")
+		return nil, c.abandoned(ctx, id)
+	case damaged(err):
+		c.found(Damage, id.String(), "%v", err)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	alive, err := c.alive(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	if root.State != mapper.Live {
+		if alive {
+			return root, nil
+		}
+		c.report.Unnamed++
+		c.found(Leak, root.Name, "volume %v is %v, and nobody works on it: gc removes it", id, root.State)
+		return root, c.abandoned(ctx, id)
+	}
+	counts, err := c.p.Counts(ctx, root)
+	if err != nil && !damaged(err) {
+		return nil, err
+	}
+	if err == nil && !counts {
+		c.found(Damage, root.Name, "live volume %v has no name record that points to it", id)
+		return root, nil
+	}
+	c.report.Volumes++
+	if root.Held && !alive {
+		c.found(Stale, root.Name, "its lease was granted to process %d on host %s, which is dead: the next open takes it over", root.Holder.PID, root.Holder.Host)
+	}
+	if root.Held && alive {
+		h := &locking.HeldError{Volume: root.Name, Holder: root.Holder}
+		c.report.Skipped = append(c.report.Skipped, Skipped{Volume: root.Name, Why: h.Error(), Holder: &root.Holder})
+	}
+	return root, c.live(ctx, root, alive)
+}
+
+// abandoned counts the objects of a volume of which nothing counts.
+func (c *checker) abandoned(ctx context.Context, id chunk.VolumeID) error {
+	return c.client.List(ctx, chunk.VolumeGroup(id), func(info drivers.Info) error {
+		if _, g, ok := chunk.ParseVolume(info.Name); ok && g != chunk.Roots {
+			c.report.LeakedObjects++
+			c.report.LeakedBytes += info.Allocated
+		}
+		return nil
+	})
+}
