@@ -202,7 +202,7 @@ func (w *Writer) placeLocked(body int) (at int64, fits bool) {
 	return at, at+n-start <= w.size
 }
 
-// failLocked makes err final, if nothing else is, and returns what is.
+// failLocked makes err final, if nothing else is, and returns err.
 func (w *Writer) failLocked(err error) error {
 	if w.err == nil {
 		w.err = err
