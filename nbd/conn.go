@@ -103,10 +103,7 @@ func (c *conn) transmit(ctx context.Context) error {
 	c.mu.Unlock()
 
 	err := c.serve(ctx)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.nc.Close() // nobody reads replies, or the stream is out of step
-	}
-	c.flush()
+	c.flush() // and whatever ended it, what came before is answered, if the client still reads
 	c.mu.Lock()
 	for c.out > 0 {
 		c.change.Wait()
