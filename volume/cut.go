@@ -21,8 +21,7 @@ type cutter struct {
 	stopped sync.Once
 
 	mu       sync.Mutex
-	started  uint64 // cuts
-	ended    uint64
+	ended    uint64 // cuts
 	lastErr  error
 	finished chan struct{} // closed and replaced whenever a cut ends
 }
@@ -59,13 +58,14 @@ func (d *Device) cutLoop() {
 			d.log.Warn("the journal could not be cut; it is tried again when it is needed", "err", err)
 		}
 		cancel()
+		d.garbage.kick()
 	}
 }
 
-// room waits until a whole cut has made room in the journal. The caller is not inside the gate.
+// room waits until a cut has ended, which makes room in the journal. The caller is not inside the gate.
 func (c *cutter) room(ctx context.Context, d *Device) error {
 	c.mu.Lock()
-	want := c.started + 1
+	want := c.ended + 1
 	c.mu.Unlock()
 	for {
 		c.kick()
@@ -115,6 +115,9 @@ type cutResult struct {
 // superfluous before is removed.
 func (d *Device) Cut(ctx context.Context) (bound chunk.Serial, err error) {
 	r, err := d.cut(ctx, cutOptions{})
+	if err == nil {
+		err = d.sweep(ctx)
+	}
 	return r.bound, err
 }
 
@@ -122,12 +125,9 @@ func (d *Device) cut(ctx context.Context, o cutOptions) (r cutResult, err error)
 	c := &d.cutter
 	c.running.Lock()
 	defer c.running.Unlock()
-	c.mu.Lock()
-	c.started++
-	c.mu.Unlock()
 	r, err = d.cutNow(ctx, o)
 	c.mu.Lock()
-	c.ended, c.lastErr = c.started, err
+	c.ended, c.lastErr = c.ended+1, err
 	close(c.finished)
 	c.finished = make(chan struct{})
 	c.mu.Unlock()
@@ -181,7 +181,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if w != nil {
 		w.Release(start)
 	}
-	d.sweep(ctx, state.dropped, replaced, o.last)
+	d.discardable(state.dropped, replaced, o.last)
 	if o.barrier {
 		// A snapshot will name the pages that were just written, too.
 		d.shared, err = d.lease.NextSerial()
@@ -219,35 +219,6 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 	}
 	owners, refs := capture.Refs()
 	return owners, refs, nil
-}
-
-// sweep removes what the root no longer reaches, once no request can still read it: objects that
-// left the map since they were made, pages that no snapshot has, and after the last cut the journal. What it cannot remove is left to the collector.
-func (d *Device) sweep(ctx context.Context, dropped []journal.Object, replaced []chunk.Serial, last bool) {
-	var names []string
-	for _, x := range dropped {
-		names = append(names, chunk.DataName(d.id, x.Chunk, x.Serial))
-	}
-	for _, s := range replaced {
-		if s > d.shared {
-			names = append(names, chunk.SerialName(d.id, chunk.Pages, s))
-		}
-	}
-	if w := d.journal.Load(); w != nil && last {
-		names = append(names, chunk.SerialName(d.id, chunk.Journals, w.Head().Object))
-	}
-	if len(names) == 0 {
-		return
-	}
-	if err := d.grace.pass(ctx); err != nil {
-		d.log.Warn("left to the collector", "objects", len(names), "err", err)
-		return
-	}
-	for _, n := range names {
-		if err := d.back.Unlink(ctx, n); err != nil && !errors.Is(err, drivers.ErrNotFound) {
-			d.log.Warn("left to the collector", "object", n, "err", err)
-		}
-	}
 }
 
 // Snapshot takes a snapshot of the volume as it is now, while it is in use: all that was answered before the call

@@ -39,6 +39,7 @@ type Device struct {
 	grace   grace
 	dirty   *dirty
 	retired retired
+	garbage garbage
 	flusher flusher
 	cutter  cutter
 	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running
@@ -125,6 +126,7 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.dirty = newDirty(geom.Blocks())
 	d.flusher.token = make(chan struct{}, 1)
 	d.cutter.init()
+	d.garbage.wake = make(chan struct{}, 1)
 	d.queue = newQueue(o.Workers, d.perform)
 	d.watch = newWatch(o.Deadline)
 	d.closed = make(chan struct{})
@@ -134,6 +136,7 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 func (d *Device) start() {
 	if d.lease != nil {
 		d.cutter.done.Go(d.cutLoop)
+		d.cutter.done.Go(d.sweepLoop)
 	}
 }
 
@@ -213,6 +216,9 @@ func (d *Device) release(ctx context.Context) error {
 			return err
 		}
 		w.Close()
+	}
+	if err := d.sweep(ctx); err != nil {
+		d.log.Warn("left to the collector", "err", err)
 	}
 	return d.lease.Release(ctx, func(*mapper.Root) {})
 }

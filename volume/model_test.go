@@ -108,8 +108,11 @@ func runModel(t *testing.T, rng *rand.Rand, steps int) {
 
 // await submits a request and waits for its end.
 func await(dev *volume.Device, r *volume.Request) error {
-	w := waiter{answered: make(chan error, 1), released: make(chan struct{})}
-	r.Done = w
+	w, ok := r.Done.(waiter)
+	if !ok {
+		w = waiter{answered: make(chan error, 1), released: make(chan struct{}, 1)}
+		r.Done = w
+	}
 	if dev.Submit(r) {
 		return r.Err
 	}
@@ -120,8 +123,8 @@ func await(dev *volume.Device, r *volume.Request) error {
 
 type waiter struct {
 	answered chan error
-	released chan struct{}
+	released chan struct{} // has room for one
 }
 
 func (w waiter) Answered(_ *volume.Request, err error) { w.answered <- err }
-func (w waiter) Released(*volume.Request)              { close(w.released) }
+func (w waiter) Released(*volume.Request)              { w.released <- struct{}{} }
