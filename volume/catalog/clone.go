@@ -30,6 +30,7 @@ func (p *Pool) Clone(ctx context.Context, from Ref, name string, o CloneOptions)
 	if err != nil {
 		return Info{}, fmt.Errorf("clone %v to %s: %w", from, name, err)
 	}
+	info.Parent = from
 	return info, nil
 }
 

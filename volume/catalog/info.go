@@ -31,8 +31,8 @@ type Info struct {
 	Parent   Ref           // names of the volume and the snapshot that it began as; of a hidden snapshot only the volume's
 	ParentID mapper.Parent // the same by identifiers
 
-	Snapshots []SnapshotInfo // by age; only from Pool.Info
-	Hidden    int            // hidden snapshots; only from Pool.Info
+	Snapshots []SnapshotInfo // by age
+	Hidden    int            // hidden snapshots
 
 	Err error // what is wrong with it if State is "damaged"
 }
@@ -55,22 +55,29 @@ func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
+	info, err := p.full(ctx, root)
+	if err != nil {
+		return Info{}, fmt.Errorf("volume %s: %w", name, err)
+	}
+	return info, nil
+}
+
+// full is describe with what the snapshots and the parent say.
+func (p *Pool) full(ctx context.Context, root *mapper.Root) (Info, error) {
 	info := p.describe(root)
 	all, err := p.Snapshots(ctx, root.Volume)
 	if err != nil {
-		return Info{}, fmt.Errorf("volume %s: %w", name, err)
+		return info, err
 	}
 	for _, s := range all {
 		if s.Hidden() {
 			info.Hidden++
 			continue
 		}
-		info.Snapshots = append(info.Snapshots, describeSnapshot(s, name))
+		info.Snapshots = append(info.Snapshots, describeSnapshot(s, root.Name))
 	}
-	if info.Parent, err = p.parentName(ctx, root.Parent); err != nil {
-		return Info{}, fmt.Errorf("volume %s: %w", name, err)
-	}
-	return info, nil
+	info.Parent, err = p.parentName(ctx, root.Parent)
+	return info, err
 }
 
 // SnapshotInfo returns what is known of a snapshot.
@@ -127,9 +134,10 @@ func (p *Pool) List(ctx context.Context) ([]Info, error) {
 		}
 		g.Go(func() error {
 			root, err := locking.Inspect(groupCtx, p.client, info.ID)
+			if err == nil && namedBack(info.Name, root) {
+				*info, err = p.full(groupCtx, root)
+			}
 			switch {
-			case err == nil && namedBack(info.Name, root):
-				*info = p.describe(root)
 			case errors.Is(err, mapper.ErrDamaged):
 				info.State, info.Err = "damaged", err
 			case err != nil && !errors.Is(err, drivers.ErrNotFound):
