@@ -2,8 +2,9 @@
 //
 // # Layout
 //
-// The object a/b/c is the file DIR/a/b/c. Missing directories are made and made durable before the first file in
-// them, and are never removed. So a name cannot be an object and a group at once. Files that begin with a dot are
+// The object a/b/c is the file DIR/a/b/c. Missing directories are made, and made durable, before the first file in
+// them. SyncGroup removes those that are empty; another process that knew one sees by its inode number and time of birth
+// that its place was taken, and syncs the parent again. A name cannot be an object and a group at once. Files that begin with a dot are
 // temporary: List does not show them, and one that is left over harms nothing, see [Backend.CleanTemp].
 //
 // # Durability order

@@ -115,6 +115,62 @@ func TestRemovedDirectoriesAreMadeAgain(t *testing.T) {
 	}
 }
 
+func TestEmptyDirectoriesGo(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	ctx := t.Context()
+	create(t, b, "v/1/data/0/x")
+	create(t, b, "v/1/root/x")
+	for _, s := range []struct{ unlink, gone, stays string }{
+		{"v/1/data/0/x", "v/1/data", "v/1/root"},
+		{"v/1/root/x", "v", "."},
+	} {
+		if err := b.Unlink(ctx, s.unlink); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.SyncGroup(ctx, drivers.Group(s.unlink)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, s.gone)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", s.gone, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, s.stays)); err != nil {
+			t.Error(err)
+		}
+	}
+	create(t, b, "v/1/data/0/y")
+}
+
+// TestDirectoriesComeAndGo: creators, removers and lists in several processes do not disturb each other.
+func TestDirectoriesComeAndGo(t *testing.T) {
+	dir := t.TempDir()
+	backends := []*local.Backend{open(t, dir), open(t, dir)}
+	ctx := t.Context()
+	var wg sync.WaitGroup
+	for i := range 6 {
+		b := backends[i%2]
+		name := "a/b/" + string(rune('a'+i))
+		wg.Go(func() {
+			for range 50 {
+				o, err := b.Open(ctx, name, drivers.Create)
+				if err == nil {
+					err = o.Close()
+				}
+				err = errors.Join(err, b.SyncGroup(ctx, "a/b"), b.Replace(ctx, name, []byte("x"), drivers.Condition{}),
+					b.List(ctx, "", func(drivers.Info) error { return nil }), b.Unlink(ctx, name), b.SyncGroup(ctx, "a/b"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := os.Stat(filepath.Join(dir, "a")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory is still there: %v", err)
+	}
+}
+
 func TestDirectoriesAreMadeByMany(t *testing.T) {
 	dir := t.TempDir()
 	backends := []*local.Backend{open(t, dir), open(t, dir)}

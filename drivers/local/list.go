@@ -64,7 +64,7 @@ func (b *Backend) walk(ctx context.Context, group string, fn func(name string, e
 				}
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ENOENT) { // the end, or removed meanwhile
 			return nil
 		}
 		if err != nil {

@@ -28,7 +28,7 @@ type Backend struct {
 	slowUntil atomic.Int64 // no inline writes before this time since start, in nanoseconds
 
 	mu    sync.Mutex
-	known map[string]bool      // groups whose directories are there, durably
+	known map[string]dirID     // the directories of groups that are there, durably
 	names map[string]*nameLock // names that are being replaced
 }
 
@@ -49,7 +49,7 @@ func Open(dir string) (*Backend, error) {
 		dir:   dir,
 		root:  os.NewFile(uintptr(fd), dir),
 		start: time.Now(),
-		known: map[string]bool{"": true},
+		known: map[string]dirID{"": {}},
 		names: map[string]*nameLock{},
 	}
 	var st unix.Statfs_t
@@ -122,74 +122,6 @@ func (b *Backend) openat(name string, flags int) (int, error) {
 	return retry(func() (int, error) { return unix.Openat(b.fd(), name, flags|unix.O_CLOEXEC, 0o600) })
 }
 
-// makeat is openat for a file that may be made, after its directory.
-func (b *Backend) makeat(name string, flags int) (int, error) {
-	group := drivers.Group(name)
-	var err error
-	for range 3 { // again if somebody removed the directory
-		if err = b.makeGroup(group); err != nil {
-			return -1, err
-		}
-		var fd int
-		if fd, err = b.openat(name, flags); !errors.Is(err, unix.ENOENT) {
-			return fd, err
-		}
-		b.forget(group)
-	}
-	return -1, err
-}
-
-// makeGroup makes the directory of a group, durably.
-func (b *Backend) makeGroup(group string) error {
-	b.mu.Lock()
-	known := b.known[group]
-	b.mu.Unlock()
-	if known {
-		return nil
-	}
-	parent := drivers.Group(group)
-	if err := b.makeGroup(parent); err != nil {
-		return err
-	}
-	err := retryErr(func() error { return unix.Mkdirat(b.fd(), group, 0o700) })
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	// Also if it exists: whoever made it may have died before this.
-	if err := b.syncDir(parent); err != nil {
-		return err
-	}
-	b.mu.Lock()
-	b.known[group] = true
-	b.mu.Unlock()
-	return nil
-}
-
-// forget has the directories of a group made again.
-func (b *Backend) forget(group string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for ; group != ""; group = drivers.Group(group) {
-		delete(b.known, group)
-	}
-}
-
-func relative(group string) string {
-	if group == "" {
-		return "."
-	}
-	return group
-}
-
-func (b *Backend) syncDir(group string) error {
-	fd, err := b.openat(relative(group), unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	err = retryErr(func() error { return unix.Fsync(fd) })
-	return errors.Join(err, unix.Close(fd))
-}
-
 // Stat implements [drivers.Backend].
 func (b *Backend) Stat(_ context.Context, name string) (drivers.Info, error) {
 	if err := b.check("stat", name); err != nil {
@@ -222,17 +154,6 @@ func (b *Backend) Unlink(_ context.Context, name string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("unlink %s: %w", name, mapError(err))
-	}
-	return nil
-}
-
-// SyncGroup implements [drivers.Backend].
-func (b *Backend) SyncGroup(_ context.Context, group string) error {
-	if err := b.checkGroup("sync group", group); err != nil {
-		return err
-	}
-	if err := b.syncDir(group); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("sync group %s: %w", relative(group), mapError(err))
 	}
 	return nil
 }

@@ -124,7 +124,11 @@ func (b *Backend) replace(name string, data []byte, absent bool) error {
 	if err != nil {
 		return err
 	}
-	return b.syncDir(drivers.Group(name))
+	err = b.syncDir(drivers.Group(name))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // somebody has removed the object already, and the directory
+	}
+	return err
 }
 
 // lock is a lock of flock(2).
