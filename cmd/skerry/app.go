@@ -93,7 +93,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot,
 			}
 			return cmd.Help()
 		},
-		PersistentPreRun: func(*cobra.Command, []string) { a.start() },
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.start() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
@@ -102,12 +102,11 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot,
 	flags.StringVar(&a.configFile, "config", "", "configuration `FILE` instead of the system's and the user's")
 	flags.BoolVarP(&a.print.Quiet, "quiet", "q", false, "errors only")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens")
-	root.MarkFlagsMutuallyExclusive("quiet", "verbose")
 	root.AddCommand(
 		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
 		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(),
 		a.listCommand(), a.infoCommand(), a.serveCommand(), a.leaseCommand(),
-		a.versionCommand(),
+		a.checkCommand(), a.gcCommand(), a.versionCommand(),
 	)
 	return root
 }
@@ -121,7 +120,10 @@ func (a *app) unknownCommand(root *cobra.Command, name string) error {
 }
 
 // start makes what the global flags decide.
-func (a *app) start() {
+func (a *app) start() error {
+	if a.verbose && a.print.Quiet {
+		return usage("--quiet and --verbose exclude each other")
+	}
 	a.understood = true
 	o := &slog.HandlerOptions{Level: slog.LevelWarn}
 	switch {
@@ -135,6 +137,7 @@ func (a *app) start() {
 	} else {
 		a.log = slog.New(slog.NewTextHandler(a.print.Err, o))
 	}
+	return nil
 }
 
 // wrongUsage is an error of the one who typed the command.

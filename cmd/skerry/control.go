@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 
 	"skerry/cmd/internal/control"
@@ -62,6 +63,11 @@ func (c *controlServer) shutdown(ctx context.Context) error {
 		c.err = errors.Join(c.server.Shutdown(ctx), <-c.done)
 	})
 	return c.err
+}
+
+// Process describes this process.
+func (s *session) Process() control.Process {
+	return control.Process{PID: os.Getpid(), Version: version, Pool: s.where.String()}
 }
 
 // Names returns the volumes that this process holds.

@@ -19,7 +19,10 @@ func viaHolder[T any](ctx context.Context, s *session, do func(context.Context) 
 		return v, err
 	}
 	held := err
-	v, err = ask(ctx, c)
+	// A process that is stopped or hangs is told from one that takes its time.
+	if _, err = c.Process(ctx); err == nil {
+		v, err = ask(ctx, c)
+	}
 	if !errors.Is(err, control.ErrGone) {
 		return v, err
 	}
@@ -27,7 +30,7 @@ func viaHolder[T any](ctx context.Context, s *session, do func(context.Context) 
 	gone := err
 	v, err = do(ctx)
 	if errors.Is(err, locking.ErrHeld) {
-		return v, fmt.Errorf("%w (it was asked to do it: %w)", held, gone)
+		return v, fmt.Errorf("%w; it was asked to do this: %w", held, gone)
 	}
 	return v, err
 }

@@ -124,7 +124,13 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 	}
 	g, serving := errgroup.WithContext(ctx)
 	for _, l := range listeners {
-		g.Go(func() error { return server.Serve(context.WithoutCancel(ctx), l) })
+		g.Go(func() error {
+			err := server.Serve(context.WithoutCancel(ctx), l)
+			if errors.Is(err, nbd.ErrServerClosed) {
+				return nil // the signal came first
+			}
+			return err
+		})
 	}
 	g.Go(func() error {
 		<-serving.Done()

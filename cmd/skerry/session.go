@@ -63,35 +63,38 @@ func (a *app) withSession(ctx context.Context, reachable bool, do func(ctx conte
 	return errors.Join(err, about("close pool", where.String(), s.close(closing)))
 }
 
-func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool) (s *session, err error) {
-	s = &session{where: where}
+func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool) (*session, error) {
+	s := &session{where: where}
+	var err error
 	if s.identity, err = locking.LocalIdentity(); err != nil {
 		return nil, err
 	}
 	if s.engine, err = a.openEngine(where, where.Default); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.closeStorage(context.WithoutCancel(ctx)))
-		}
-	}()
 	if reachable {
 		s.control = a.startControl(ctx)
 		s.identity.Socket = s.control.path()
 	}
-	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log, Boot: s.identity.Boot}}
-	s.pool, err = catalog.Open(ctx, s.engine, o)
-	if errors.Is(err, catalog.ErrNoPool) && where.Default {
-		if err = a.makeDefault(ctx, s); err == nil {
-			s.pool, err = catalog.Open(ctx, s.engine, o)
-		}
-	}
-	if err != nil {
-		return nil, err
+	if err := a.openPool(ctx, s); err != nil {
+		return nil, errors.Join(err, s.control.shutdown(ctx), s.engine.Close())
 	}
 	s.control.serve(s)
 	return s, nil
+}
+
+// openPool opens the pool of a session; the default pool is made if it is missing.
+func (a *app) openPool(ctx context.Context, s *session) (err error) {
+	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log}}
+	s.pool, err = catalog.Open(ctx, s.engine, o)
+	if !errors.Is(err, catalog.ErrNoPool) || !s.where.Default {
+		return err
+	}
+	if err := a.makeDefault(ctx, s); err != nil {
+		return err
+	}
+	s.pool, err = catalog.Open(ctx, s.engine, o)
+	return err
 }
 
 // makeDefault makes the default local pool, at its first use.
@@ -116,7 +119,7 @@ func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error
 	}
 	st, err := os.Stat(where.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", catalog.ErrNoPool, err)
+		return nil, fmt.Errorf("%w here: create one with init", catalog.ErrNoPool)
 	}
 	if err != nil {
 		return nil, err
@@ -136,10 +139,6 @@ func (s *session) close(ctx context.Context) error {
 	err := s.control.shutdown(ctx)
 	err = errors.Join(err, s.pool.Close(ctx))
 	return errors.Join(err, s.engine.Close())
-}
-
-func (s *session) closeStorage(ctx context.Context) error {
-	return errors.Join(s.control.shutdown(ctx), s.engine.Close())
 }
 
 var _ control.Holds = (*session)(nil)

@@ -118,7 +118,7 @@ func OpenStream(ctx context.Context, f *os.File, format Format) (*Image, error) 
 func openRandom(f *os.File, size int64, data source, format Format) (*Image, error) {
 	name := f.Name()
 	if size == 0 {
-		return nil, fmt.Errorf("open %s: image is empty: %w", name, ErrShort)
+		return nil, fmt.Errorf("open %s: image is empty", name)
 	}
 	head := make([]byte, min(size, sniffLength))
 	if n, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {

@@ -24,7 +24,7 @@ func openPipe(ctx context.Context, f *os.File, format Format) (*Image, error) {
 		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("read %s: image is empty: %w", f.Name(), ErrShort)
+		return nil, fmt.Errorf("read %s: image is empty", f.Name())
 	}
 	p.head = head[:n]
 	format, err = recognise(p.head, format)

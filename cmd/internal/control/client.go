@@ -26,7 +26,8 @@ type Client struct {
 }
 
 const (
-	dialTime = 2 * time.Second
+	dialTime  = 2 * time.Second
+	aliveTime = 3 * time.Second
 	// CallTime is how long a call may take. A snapshot waits for the writes in flight, which have 30 s.
 	CallTime = 45 * time.Second
 )
@@ -44,6 +45,13 @@ func NewClient(path string, limit time.Duration) *Client {
 		DisableKeepAlives:      true,
 		MaxResponseHeaderBytes: 16 << 10,
 	}}}
+}
+
+// Process describes the process. It fails with ErrGone within a few seconds if the process does not answer.
+func (c *Client) Process(ctx context.Context) (Process, error) {
+	var p Process
+	err := c.callWithin(ctx, min(c.limit, aliveTime), http.MethodGet, "/v1/process", nil, &p)
+	return p, err
 }
 
 // Volumes returns the names of the volumes that the process holds.
@@ -85,7 +93,11 @@ func volumePath(volume string) string { return "/v1/volumes/" + url.PathEscape(v
 
 // call sends in as the body, if it is not nil, and decodes the answer into out.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	err := c.exchange(ctx, method, path, in, out)
+	return c.callWithin(ctx, c.limit, method, path, in, out)
+}
+
+func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	err := c.exchange(ctx, limit, method, path, in, out)
 	var remote *failure.Remote
 	if err == nil || errors.As(err, &remote) {
 		return err // the holder's own words need no more
@@ -93,7 +105,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return fmt.Errorf("ask %s: %w", c.socket, err)
 }
 
-func (c *Client) exchange(ctx context.Context, method, path string, in, out any) error {
+func (c *Client) exchange(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -102,7 +114,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any)
 		}
 		body = bytes.NewReader(b)
 	}
-	limited, cancel := context.WithTimeout(ctx, c.limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(limited, method, "http://skerry"+path, body)
 	if err != nil {

@@ -33,6 +33,8 @@ type fakeHolds struct {
 	block chan struct{} // not nil: Info waits for it or for the end of the call
 }
 
+func (f *fakeHolds) Process() Process { return Process{PID: 1, Version: "v", Pool: "file:///p"} }
+
 func (f *fakeHolds) Names(context.Context) ([]string, error) { return []string{"a", "b"}, f.err }
 
 func (f *fakeHolds) Info(ctx context.Context, volume string) (Volume, error) {
@@ -86,6 +88,9 @@ func TestCallsReachTheHolder(t *testing.T) {
 	h := &fakeHolds{}
 	c := NewClient(start(t, h), 0)
 	ctx := t.Context()
+	if p, err := c.Process(ctx); err != nil || p != h.Process() {
+		t.Errorf("process: %+v, %v", p, err)
+	}
 	if v, err := c.Volumes(ctx); err != nil || cmp.Diff(v, []string{"a", "b"}) != "" {
 		t.Errorf("volumes: %v, %v", v, err)
 	}

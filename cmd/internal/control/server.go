@@ -16,6 +16,8 @@ import (
 
 // Holds is what a process that holds volumes can do with them. Its methods may be called concurrently.
 type Holds interface {
+	// Process describes the process itself. It is quick whatever the storage does.
+	Process() Process
 	// Names returns the names of the volumes that the process holds, sorted.
 	Names(ctx context.Context) ([]string, error)
 	// Info describes a volume.
@@ -45,6 +47,7 @@ const (
 func NewServer(h Holds, log *slog.Logger) *Server {
 	s := &Server{log: log}
 	mux := http.NewServeMux()
+	mux.Handle("GET /v1/process", s.call(http.StatusOK, func(*http.Request) (any, error) { return h.Process(), nil }))
 	mux.Handle("GET /v1/volumes", s.call(http.StatusOK, func(r *http.Request) (any, error) {
 		names, err := h.Names(r.Context())
 		return Volumes{Volumes: append([]string{}, names...)}, err

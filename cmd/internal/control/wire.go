@@ -39,6 +39,13 @@ type Removal struct {
 	Left    int64 `json:"left"`    // objects that are left for gc
 }
 
+// Process is the answer to GET /v1/process.
+type Process struct {
+	PID     int    `json:"pid"`
+	Version string `json:"version"` // of the program
+	Pool    string `json:"pool"`    // URL
+}
+
 // Volumes is the answer to GET /v1/volumes.
 type Volumes struct {
 	Volumes []string `json:"volumes"` // names, sorted

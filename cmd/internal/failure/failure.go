@@ -55,7 +55,7 @@ func classes() []Class {
 		{"unknown_pool", ExitNotFound, "", []error{config.ErrUnknownPool}},
 		{"pool_exists", ExitExists, "use it as it is: init --if-missing is content with that", []error{catalog.ErrPoolExists}},
 		{"in_use", ExitInUse, "", []error{catalog.ErrInUse}},
-		{"held", ExitHeld, "", []error{locking.ErrHeld}},
+		{"held", ExitHeld, "its snapshots can be taken, cloned, served and exported meanwhile", []error{locking.ErrHeld}},
 		{"lost", ExitHeld, "another process has taken the volume; see: skerry lease ls", []error{locking.ErrLost}},
 		{"exists", ExitExists, "", []error{catalog.ErrExists}},
 		{"not_found", ExitNotFound, "", []error{catalog.ErrNotFound}},

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"skerry/cmd/internal/output"
+	"skerry/volume/collect"
+)
+
+type gcResult struct {
+	DryRun    bool          `json:"dry_run"`
+	Objects   int64         `json:"objects"`
+	Bytes     int64         `json:"bytes"`
+	Snapshots int           `json:"snapshots"` // hidden ones, and those whose removal was interrupted
+	Unnamed   int           `json:"unnamed"`   // volumes and names whose creation or removal was interrupted
+	Skipped   []skipped     `json:"skipped"`
+	Problems  []problemView `json:"problems"` // volumes of which nothing was removed since they are damaged
+}
+
+// skipped is a volume that was left out.
+type skipped struct {
+	Volume string `json:"volume"`
+	Why    string `json:"why"`
+}
+
+// problemView is something that is wrong with a volume.
+type problemView struct {
+	Kind   string `json:"kind"`             // "damage", "leak" or "stale"
+	Volume string `json:"volume,omitempty"` // empty: the pool
+	Text   string `json:"text"`
+}
+
+func (a *app) gcCommand() *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use:     "gc [NAME]",
+		Aliases: []string{"prune"},
+		Short:   "Give back the space of what was removed",
+		Long: `Remove the objects that no volume and no snapshot reaches: of removed volumes, snapshots and interrupted imports, in the
+whole pool or of one volume. Age does not matter: what a volume can still need is known to its holder, so volumes that another
+process holds are left out.`,
+		Example: `  skerry gc --dry-run
+  skerry gc vm1`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := a.volumeOrAll(args)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
+				r, err := s.collect(ctx, name, dryRun)
+				if err != nil {
+					return about("gc", s.where.String(), err)
+				}
+				return a.print.Result(r, func(io.Writer) error {
+					a.collected(r)
+					return nil
+				})
+			})
+		},
+	}
+	c.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only say what would be removed")
+	return c
+}
+
+// volumeOrAll reads an argument that may be missing. The empty name stands for all volumes.
+func (a *app) volumeOrAll(args []string) (string, error) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	return a.volume(args[0])
+}
+
+func (s *session) collect(ctx context.Context, name string, dryRun bool) (gcResult, error) {
+	r, err := collect.Collect(ctx, s.pool, collect.Options{DryRun: dryRun, Volume: name})
+	if err != nil {
+		return gcResult{}, err
+	}
+	return gcResult{
+		DryRun: dryRun, Objects: r.Objects, Bytes: r.Bytes, Snapshots: r.Snapshots, Unnamed: r.Unnamed,
+		Skipped: viewSkipped(r.Skipped), Problems: viewProblems(r.Problems),
+	}, nil
+}
+
+func (a *app) collected(r gcResult) {
+	verb := "removed"
+	if r.DryRun {
+		verb = "would remove"
+	}
+	a.print.Note("%s %s, %s", verb, output.Count(r.Objects, "object"), output.Size(r.Bytes))
+	for _, s := range r.Skipped {
+		a.print.Note("left out %s: %s", s.Volume, s.Why)
+	}
+	for _, p := range r.Problems {
+		a.print.Note("left out %s", p.line())
+	}
+}
+
+func (p problemView) line() string {
+	if p.Volume == "" {
+		return p.Text
+	}
+	return p.Volume + ": " + p.Text
+}
+
+func viewSkipped(all []collect.Skipped) []skipped {
+	views := make([]skipped, 0, len(all))
+	for _, s := range all {
+		why := s.Why
+		if s.Holder != nil {
+			why += ": " + holderText(viewHolder(s.Holder))
+		}
+		views = append(views, skipped{s.Volume, why})
+	}
+	return views
+}
+
+func viewProblems(all []collect.Problem) []problemView {
+	views := make([]problemView, 0, len(all))
+	for _, p := range all {
+		views = append(views, problemView{string(p.Kind), p.Volume, p.Text})
+	}
+	return views
+}
