@@ -14,8 +14,7 @@ func load(c *client.Client, kind client.Kind, size, depth, n int) error {
 	done := make(chan struct{})
 	ops := make([]client.Op, depth)
 	// Done runs on one goroutine, so it needs no lock; the first submissions are made from there too.
-	var next func(op *client.Op)
-	next = func(op *client.Op) {
+	next := func(op *client.Op) {
 		if op.Err != nil && err == nil {
 			err = op.Err
 		}

@@ -48,7 +48,7 @@ type conn struct {
 	local   int64 // of them: not counted in Server.budget
 	running int   // goroutines for BLOCK_STATUS
 	waiting []*request
-	lastErr string // the text of the last failure that was logged
+	warned  time.Time // when a failure was last logged as a warning
 }
 
 func newConn(s *Server, nc net.Conn, cut context.CancelFunc) *conn {

@@ -25,6 +25,8 @@ type Device interface {
 	ReadOnly() bool
 }
 
+var _ Device = (*volume.Device)(nil)
+
 // FastZeroer is a [Device] that knows when writing zeroes is quicker than writing data.
 type FastZeroer interface {
 	// FastZero reports whether [off, off+n) can be zeroed faster than written. It does not block.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"sync"
@@ -157,6 +158,28 @@ func TestDisconnectWithRequestsInFlightReleasesEverything(t *testing.T) {
 		held.Finish(q)
 	}
 	r.idle("disk")
+}
+
+// Who completes a request must not wait for the client.
+func TestCompletionDoesNotWaitForASlowClient(t *testing.T) {
+	held := nbdtest.NewHeld(nbdtest.NewMemory(mib), 100)
+	c := serveOne(t, held).raw(false)
+	const n = 40 // MiB, more than the socket buffers hold
+	for i := range n {
+		request(t, c, client.RawRequest{Type: proto.CmdRead, Cookie: uint64(i), Length: mib}, nil)
+	}
+	for range n {
+		held.Finish(<-held.Requests)
+	}
+	for range n {
+		r, err := client.ReadReply(c)
+		must(t, err)
+		if r.Error() != 0 {
+			t.Fatal(r.Error())
+		}
+		_, err = io.CopyN(io.Discard, c, mib)
+		must(t, err)
+	}
 }
 
 // Many small writes that end late use the input buffers in place, copies, or both.

@@ -46,6 +46,8 @@ const (
 	maxPinned    = 4       // input buffers of a connection that wait for their payloads' release
 	copyAfterPin = 64      // payloads that are copied after one had to be pinned
 	maxMessage   = 512     // of an error's text in a reply
+
+	warnInterval = time.Second // of one connection's failed requests
 )
 
 func (o Options) withDefaults() Options {

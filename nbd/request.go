@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"skerry/nbd/internal/proto"
 	"skerry/volume"
@@ -150,16 +151,22 @@ func (q *request) fail(err error) {
 	q.errno = c.srv.errno(q.Kind, err)
 	q.message = err.Error()
 	level := slog.LevelDebug
-	if q.errno == EIO {
-		c.mu.Lock()
-		if c.lastErr != q.message {
-			c.lastErr = q.message
-			level = slog.LevelWarn
-		}
-		c.mu.Unlock()
+	if q.errno == EIO && c.warnNow() {
+		level = slog.LevelWarn
 	}
 	c.log.Log(context.Background(), level, "request failed",
 		"kind", q.Kind, "offset", q.Offset, "length", q.Length, "err", err)
+}
+
+// warnNow reports whether a failure may be logged for all to see: an outage fails many requests.
+func (c *conn) warnNow() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.warned) < warnInterval {
+		return false
+	}
+	c.warned = time.Now()
+	return true
 }
 
 // takeBuffer returns a buffer for n bytes. It waits while the connection or the server has
