@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"skerry/drivers"
@@ -127,7 +128,7 @@ func TestCrashBeforeEveryOperation(t *testing.T) {
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
-			for k := int64(1); ; k++ {
+			for k := int64(1); ; k += stride {
 				if !crashAt(t, k, e.kill, e.keep) {
 					t.Logf("%d operations", k-1)
 					return
@@ -144,10 +145,13 @@ func TestCrashBeforeEveryOperation(t *testing.T) {
 func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
 	m := newModel(6 * 64 << 10)
 	w := newWorld(t, 6*64<<10, 64<<10)
+	var mu sync.Mutex // of the next two
 	var taken *mem.Backend
 	calls := int64(0)
 	hook := func(f *faulty.Backend) {
 		f.SetHook(func(c faulty.Call) faulty.Action {
+			mu.Lock()
+			defer mu.Unlock()
 			if taken != nil {
 				return faulty.Fail(errDead)
 			}
@@ -168,18 +172,22 @@ func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
 	for _, s := range scenario(1) {
 		at = s.name
 		if err := s.do(w, m); err != nil {
-			if taken == nil {
-				t.Fatalf("%s: %v", s.name, err)
-			}
 			break
 		}
+		at = ""
 	}
-	if taken == nil {
+	mu.Lock()
+	ended := taken
+	mu.Unlock()
+	if ended == nil {
+		if at != "" {
+			t.Fatalf("%s fails by itself", at)
+		}
 		return false
 	}
 	w.begin = nil
 	w.die()
-	w.storage = taken
+	w.storage = ended
 	if !kill {
 		w.boot++
 	}
@@ -242,7 +250,7 @@ func TestErrorAtEveryOperation(t *testing.T) {
 	for name, action := range actions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for k := int64(1); errorAt(t, k, action, 0) && !t.Failed(); k++ {
+			for k := int64(1); errorAt(t, k, action, 0) && !t.Failed(); k += stride {
 			}
 		})
 	}
@@ -254,7 +262,7 @@ func TestLateDeliveryOfEveryMutation(t *testing.T) {
 	for _, steps := range []int{1, 3, 100} {
 		t.Run(fmt.Sprintf("%d steps later", steps), func(t *testing.T) {
 			t.Parallel()
-			for k := int64(1); errorAt(t, k, faulty.Late(), steps) && !t.Failed(); k++ {
+			for k := int64(1); errorAt(t, k, faulty.Late(), steps) && !t.Failed(); k += stride {
 			}
 		})
 	}
@@ -262,7 +270,7 @@ func TestLateDeliveryOfEveryMutation(t *testing.T) {
 
 // TestEveryMutationTwice delivers each mutation of a scenario a second time.
 func TestEveryMutationTwice(t *testing.T) {
-	for k := int64(1); errorAt(t, k, faulty.Twice(), 0) && !t.Failed(); k++ {
+	for k := int64(1); errorAt(t, k, faulty.Twice(), 0) && !t.Failed(); k += stride {
 	}
 }
 
@@ -271,9 +279,12 @@ func TestEveryMutationTwice(t *testing.T) {
 func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 	m := newModel(6 * 64 << 10)
 	w := newWorld(t, 6*64<<10, 64<<10)
+	var mu sync.Mutex // of the next three
 	calls, hit := int64(0), ""
 	var holding *faulty.Backend
 	deliver := func() {
+		mu.Lock()
+		defer mu.Unlock()
 		if holding != nil {
 			// Names that are gone by now make it fail, which is as well.
 			_ = holding.Deliver(context.Background())
@@ -281,6 +292,8 @@ func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 	}
 	w.begin = func(f *faulty.Backend) {
 		f.SetHook(func(c faulty.Call) faulty.Action {
+			mu.Lock()
+			defer mu.Unlock()
 			if calls++; calls == k {
 				hit = c.String()
 				holding = f
@@ -293,16 +306,21 @@ func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 	check := func(what string, err error) {
 		t.Helper()
 		if err != nil {
+			mu.Lock()
+			defer mu.Unlock()
 			t.Fatalf("error at operation %d, %s: %s: %v", k, hit, what, err)
 		}
 	}
 	since := 0
 	for _, s := range scenario(1) {
 		err := s.do(w, m)
-		if holding != nil && late > 0 {
-			if since++; since == late {
-				deliver()
-			}
+		mu.Lock()
+		if holding != nil {
+			since++
+		}
+		mu.Unlock()
+		if since == late {
+			deliver()
 		}
 		if w.dev == nil || err != nil && w.dev.Err() != nil {
 			// It has failed: what counts is there when it is opened again.
@@ -338,5 +356,7 @@ func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 	w.crash(mem.KeepNone)
 	check("after power loss", m.survive(content(t, w.dev)))
 	check("snapshots after power loss", m.sameSnapshots(w.snapshots()))
+	mu.Lock()
+	defer mu.Unlock()
 	return hit != ""
 }

@@ -15,7 +15,7 @@ import (
 var (
 	modelSeed  = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one each time")
 	modelSteps = flag.Int("steps", 400, "operations of each run of the model test")
-	modelRuns  = flag.Int("runs", 20, "runs of the model test")
+	modelRuns  = flag.Int("runs", defaultRuns, "runs of the model test")
 )
 
 // TestModel compares a volume with an array of bytes over random operations, ends of the process and power losses.

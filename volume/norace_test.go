@@ -1,0 +1,8 @@
+//go:build !race
+
+package volume_test
+
+const (
+	stride      = 1
+	defaultRuns = 40
+)
