@@ -135,16 +135,23 @@ func (l *Lease) Destroy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("remove roots: %w", err)
 	}
-	for _, g := range generations {
-		if g > l.generation {
-			return fmt.Errorf("remove roots: %w", l.lose())
-		}
-		if err := l.client.Unlink(ctx, chunk.RootName(l.volume, g)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
-			return fmt.Errorf("remove root %d: %w", g, err)
-		}
+	if n := len(generations); n > 0 && generations[n-1] > l.generation {
+		return fmt.Errorf("remove roots: %w", l.lose())
 	}
-	if err := l.client.SyncGroup(ctx, chunk.GroupName(l.volume, chunk.Roots)); err != nil {
-		return fmt.Errorf("remove roots: %w", err)
+	// Were the last to go the first to be gone, an older root would be in force.
+	last := slices.Index(generations, l.generation)
+	if last < 0 {
+		last = len(generations)
+	}
+	for _, some := range [][]uint32{generations[:last], generations[last:]} {
+		for _, g := range some {
+			if err := l.client.Unlink(ctx, chunk.RootName(l.volume, g)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
+				return fmt.Errorf("remove root %d: %w", g, err)
+			}
+		}
+		if err := l.client.SyncGroup(ctx, chunk.GroupName(l.volume, chunk.Roots)); err != nil {
+			return fmt.Errorf("remove roots: %w", err)
+		}
 	}
 	l.finish(ErrReleased)
 	l.instance.forget(l, false)

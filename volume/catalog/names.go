@@ -166,6 +166,8 @@ func (p *Pool) reserve(ctx context.Context, name string, id chunk.VolumeID) erro
 
 // unname removes the record of a name, durably, if it points to the held volume.
 func (h *Held) unname(ctx context.Context, name string) error {
+	// Were it given up before its outcome is known, it could still remove the record of the next one to have the name.
+	ctx = context.WithoutCancel(ctx)
 	id, err := h.pool.record(ctx, name)
 	if err == nil && id == h.id {
 		err = h.Client(drivers.LaneMeta).Unlink(ctx, chunk.NameRecord(name))

@@ -179,8 +179,7 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		return nil, err
 	}
 	if err == nil && !counts {
-		c.found(Damage, root.Name, "live volume %v has no name record that points to it", id)
-		return root, nil
+		return root, c.nameless(ctx, root, alive)
 	}
 	c.report.Volumes++
 	if root.Held && !alive {
@@ -191,6 +190,22 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		c.report.Skipped = append(c.report.Skipped, Skipped{Volume: root.Name, Why: h.Error(), Holder: &root.Holder})
 	}
 	return root, c.live(ctx, root, alive)
+}
+
+// nameless tells an empty shell from a volume that lost its name record.
+func (c *checker) nameless(ctx context.Context, root *mapper.Root, alive bool) error {
+	objects, bytes := c.report.LeakedObjects, c.report.LeakedBytes
+	switch err := c.abandoned(ctx, root.Volume); {
+	case err != nil:
+		return err
+	case c.report.LeakedObjects > objects:
+		c.report.LeakedObjects, c.report.LeakedBytes = objects, bytes
+		c.found(Damage, root.Name, "live volume %v has no name record that points to it", root.Volume)
+	case !alive:
+		c.report.Unnamed++
+		c.found(Leak, root.Name, "volume %v has neither a name record nor any object: gc removes it", root.Volume)
+	}
+	return nil
 }
 
 // abandoned counts the objects of a volume of which nothing counts.
