@@ -28,13 +28,14 @@ type Lease interface {
 
 // Options tune a device. The zero value means the defaults.
 type Options struct {
-	Logger      *slog.Logger     // nil: none
-	Deadline    time.Duration    // of a request; 0: 30 s
-	JournalSize int64            // bytes; 0: 8 MiB
-	MapMemory   int64            // bytes of clean map pages kept; 0: 32 MiB
-	Workers     int              // goroutines for requests that cannot be done inline; 0: 256
-	Boot        [16]byte         // boot id of this kernel
-	Now         func() time.Time // for creation times; nil: time.Now
+	Logger       *slog.Logger     // nil: none
+	Deadline     time.Duration    // of a request; 0: 30 s
+	JournalSize  int64            // bytes that the journal has at first; 0: 4 MiB
+	JournalLimit int64            // bytes up to which it grows as it fills up; 0: 64 MiB
+	MapMemory    int64            // bytes of clean map pages kept; 0: 32 MiB
+	Workers      int              // goroutines for requests that cannot be done inline; 0: 256
+	Boot         [16]byte         // boot id of this kernel
+	Now          func() time.Time // for creation times; nil: time.Now
 }
 
 // Config says what a device is made of.

@@ -47,6 +47,8 @@ var cutStep = step{"cut", func(w *world, m *model) error {
 	return err
 }}
 
+var growStep = step{"cut and grow", func(w *world, m *model) error { return w.dev.Grow(context.Background()) }}
+
 func snapshotStep(name string) step {
 	return step{"snapshot " + name, func(w *world, m *model) error {
 		picture := append([]byte(nil), m.now...)
@@ -90,6 +92,10 @@ func scenario(seed uint64) []step {
 		snapshotStep("s1"),
 		writeStep(rng, 4096, 512), // copy on write
 		writeStep(rng, chunkSize+100, 9000),
+		flushStep,
+		writeStep(rng, 4096, 512),
+		growStep, // from one journal to the next
+		writeStep(rng, 4096+1024, 512),
 		flushStep,
 		cutStep,
 		writeStep(rng, 4096, 4096),

@@ -54,7 +54,7 @@ func (d *Device) cutLoop() {
 		case <-d.cutter.wake:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), d.o.Deadline)
-		if _, err := d.cut(ctx, cutOptions{}); err != nil {
+		if _, err := d.cut(ctx, cutOptions{grow: true}); err != nil {
 			d.log.Warn("the journal could not be cut; it is tried again when it is needed", "err", err)
 		}
 		cancel()
@@ -101,6 +101,7 @@ func (d *Device) throttle(ctx context.Context) error {
 type cutOptions struct {
 	barrier bool // raise the mark
 	last    bool // no change comes after it: the journal ends
+	grow    bool // go on with a larger journal
 }
 
 // cutResult is what a cut left behind.
@@ -140,6 +141,12 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if err := d.Err(); err != nil {
 		return r, err
 	}
+	var next *journal.Writer
+	if o.grow {
+		if next, err = d.largerJournal(ctx, d.journal.Load()); err != nil {
+			d.log.Warn("no larger journal", "err", err)
+		}
+	}
 	if err := d.gate.close(ctx); err != nil {
 		return r, fmt.Errorf("wait for requests under way: %w: %w", drivers.ErrUnavailable, err)
 	}
@@ -149,6 +156,13 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	}
 	if o.barrier {
 		d.m.SetMark(r.bound)
+	}
+	old := d.journal.Load()
+	if next != nil {
+		if err := d.follow(ctx, old, next); err != nil {
+			d.gate.open()
+			return r, err
+		}
 	}
 	w := d.journal.Load()
 	var start journal.Position
@@ -181,7 +195,10 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if w != nil {
 		w.Release(start)
 	}
-	d.discardable(state.dropped, replaced, o.last)
+	d.discardable(state.dropped, replaced)
+	if old != nil && (old != w || o.last) {
+		d.garbage.add(chunk.SerialName(d.id, chunk.Journals, old.Head().Object))
+	}
 	if o.barrier {
 		// A snapshot will name the pages that were just written, too.
 		d.shared, err = d.lease.NextSerial()

@@ -58,7 +58,8 @@ type failure struct{ err error }
 // Defaults of Options.
 const (
 	defaultDeadline = 30 * time.Second
-	defaultJournal  = 8 << 20
+	defaultJournal  = 4 << 20
+	defaultLimit    = 64 << 20
 	defaultMemory   = 32 << 20
 	defaultWorkers  = 256
 )
@@ -72,6 +73,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.JournalSize == 0 {
 		o.JournalSize = defaultJournal
+	}
+	if o.JournalLimit == 0 {
+		o.JournalLimit = defaultLimit
 	}
 	if o.MapMemory == 0 {
 		o.MapMemory = defaultMemory

@@ -28,22 +28,23 @@ func (g *garbage) kick() {
 	}
 }
 
-// discardable notes what a cut made superfluous: objects that left the map and that no snapshot ever
-// had, pages likewise, and the journal if the cut was the last. The cut is stored; cutter.running is held.
-func (d *Device) discardable(dropped []journal.Object, replaced []chunk.Serial, last bool) {
-	g := &d.garbage
+// add notes a name that nothing reaches.
+func (g *garbage) add(name string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.names = append(g.names, name)
+}
+
+// discardable notes what a cut made superfluous: objects that left the map and that no snapshot ever
+// had, and pages likewise. The cut is stored; cutter.running is held.
+func (d *Device) discardable(dropped []journal.Object, replaced []chunk.Serial) {
 	for _, x := range dropped {
-		g.names = append(g.names, chunk.DataName(d.id, x.Chunk, x.Serial))
+		d.garbage.add(chunk.DataName(d.id, x.Chunk, x.Serial))
 	}
 	for _, s := range replaced {
 		if s > d.shared {
-			g.names = append(g.names, chunk.SerialName(d.id, chunk.Pages, s))
+			d.garbage.add(chunk.SerialName(d.id, chunk.Pages, s))
 		}
-	}
-	if w := d.journal.Load(); w != nil && last {
-		g.names = append(g.names, chunk.SerialName(d.id, chunk.Journals, w.Head().Object))
 	}
 }
 

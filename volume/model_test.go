@@ -80,6 +80,10 @@ func runModel(t *testing.T, rng *rand.Rand, steps int) {
 			m.snapshots[name] = append([]byte(nil), m.now...)
 			m.flushed()
 		case op < 85:
+			if rng.IntN(3) == 0 {
+				check(step, "grow", w.dev.Grow(ctx))
+				break
+			}
 			_, err := w.dev.Cut(ctx)
 			check(step, "cut", err)
 		case op < 88:

@@ -11,72 +11,24 @@ import (
 	"skerry/mapper/journal"
 )
 
-// ensureJournal makes the volume's journal before the first change. The caller is inside the gate.
-func (d *Device) ensureJournal(ctx context.Context) error {
-	if d.journal.Load() != nil {
-		return nil
-	}
-	d.making.Lock()
-	defer d.making.Unlock()
-	if d.journal.Load() != nil {
-		return nil
-	}
-	s, err := d.lease.NextSerial()
-	if err != nil {
-		return err
-	}
-	root := d.lease.Root()
-	w, err := journal.Create(ctx, journal.Config{
-		Store: d.guest, Volume: d.id, Generation: root.Generation, Boot: d.o.Boot, Object: s, Size: d.o.JournalSize,
-	})
-	if err != nil {
-		return fmt.Errorf("make a journal: %w", err)
-	}
-	ref := mapper.JournalRef{Generation: root.Generation, Boot: d.o.Boot, Start: w.Head()}
-	err = d.lease.Switch(ctx, func(r *mapper.Root) { r.Journals = []mapper.JournalRef{ref} })
-	if err != nil {
-		return fmt.Errorf("make a journal: %w", err)
-	}
-	d.journal.Store(w)
-	return nil
-}
-
 // replay applies the journals that the root names, which an unclean end left behind, and stores the result in a root without
 // journals. It can be repeated.
 func (d *Device) replay(ctx context.Context, root *mapper.Root) error {
-	touched := make(map[journal.Object]bool)
-	for _, j := range root.Journals {
-		mode := d.replayMode(root, j)
-		state, err := journal.Fold(ctx, d.meta, d.id, j.Generation, j.Start, mode)
-		if errors.Is(err, journal.ErrDamaged) || errors.Is(err, drivers.ErrNotFound) {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		if err != nil {
-			return err
-		}
-		if err := d.apply(ctx, root, state); err != nil {
-			return err
-		}
-		for _, o := range state.Objects {
-			touched[o] = true
-		}
-		d.log.Info("applied a journal", "frames", state.Frames, "deltas", len(state.Deltas), "blocks", len(state.Blocks), "powerLost", mode != journal.ProcessDied)
+	state, lost, err := root.Fold(ctx, d.meta, d.o.Boot, d.engine.Properties().DurableWrites)
+	if errors.Is(err, journal.ErrDamaged) || errors.Is(err, drivers.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err := d.syncReplayed(ctx, touched); err != nil {
+	if err != nil {
 		return err
 	}
-	return d.storeReplayed(ctx, root)
-}
-
-// replayMode says which of a journal's records count.
-func (d *Device) replayMode(root *mapper.Root, j mapper.JournalRef) journal.Mode {
-	switch {
-	case j.Boot == d.o.Boot && !root.Failed:
-		return journal.ProcessDied
-	case d.engine.Properties().DurableWrites:
-		return journal.PowerLostDurable
+	if err := d.apply(ctx, root, state); err != nil {
+		return err
 	}
-	return journal.PowerLost
+	if err := d.syncReplayed(ctx, state.Objects); err != nil {
+		return err
+	}
+	d.log.Info("applied the journal", "frames", state.Frames, "deltas", len(state.Deltas), "blocks", len(state.Blocks), "powerLost", lost)
+	return d.storeReplayed(ctx, root)
 }
 
 // apply brings what counts of a journal into the map and the objects. All it names is the volume's own and newer
@@ -133,10 +85,10 @@ func (d *Device) restoreBlock(ctx context.Context, b journal.Block) error {
 }
 
 // syncReplayed makes all objects durable that a journal named. Some were never made, or removed again.
-func (d *Device) syncReplayed(ctx context.Context, touched map[journal.Object]bool) error {
+func (d *Device) syncReplayed(ctx context.Context, named []journal.Object) error {
 	var names []string
 	groups := make(map[string]bool)
-	for o := range touched {
+	for _, o := range named {
 		name := chunk.DataName(d.id, o.Chunk, o.Serial)
 		switch err := d.meta.Open(ctx, name); {
 		case err == nil:

@@ -44,7 +44,7 @@ func newWorld(t *testing.T, size, chunkSize int64) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, size: size, geom: geom, id: chunk.NewVolumeID(), boot: 1, storage: mem.New(mem.Options{})}
-	w.options = volume.Options{JournalSize: 256 << 10, Deadline: time.Minute}
+	w.options = volume.Options{JournalSize: 256 << 10, JournalLimit: 1 << 20, Deadline: time.Minute}
 	w.start()
 	root := &mapper.Root{Volume: w.id, State: mapper.Live, Name: "vm1", Size: size, Geometry: geom, Owners: []chunk.VolumeID{w.id}}
 	lease, err := w.holder.Create(t.Context(), root)

@@ -103,7 +103,7 @@ func BenchmarkFold(b *testing.B) {
 	b.SetBytes(w.Live())
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Fold(b.Context(), s, testVolume, testGeneration, start, PowerLost); err != nil {
+		if _, err := Fold(b.Context(), s, testVolume, PowerLost, Source{testGeneration, start}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"skerry/chunk"
@@ -51,16 +52,27 @@ type State struct {
 	Boot    [16]byte // of the last frame
 }
 
-// Fold reads a journal from start and returns what of it counts. It needs memory in
-// proportion to the journal's size. Its errors are those of [Read].
-func Fold(ctx context.Context, store Store, vol chunk.VolumeID, generation uint32, start Position, mode Mode) (*State, error) {
+// Source is one of the journals of a volume, from Start on.
+type Source struct {
+	Generation uint32 // of the grant that wrote it
+	Start      Position
+}
+
+// Fold reads journals that continue one another, each with sequences above those of the one before, and returns what of them
+// counts. It needs memory in proportion to their size. Its errors are those of [Read].
+func Fold(ctx context.Context, store Store, vol chunk.VolumeID, mode Mode, sources ...Source) (*State, error) {
 	f := folder{mode: mode}
-	end, err := Read(ctx, store, vol, generation, start, f.frame)
-	if err != nil {
-		return nil, err
+	for _, s := range sources {
+		if s.Start.Seq <= f.state.End.Seq && !f.state.End.IsZero() {
+			return nil, fmt.Errorf("fold journal %v: sequence %d comes after %d: %w", s.Start.Object, s.Start.Seq, f.state.End.Seq, ErrDamaged)
+		}
+		end, err := Read(ctx, store, vol, s.Generation, s.Start, f.frame)
+		if err != nil {
+			return nil, err
+		}
+		f.state.End = end
 	}
 	f.finish()
-	f.state.End = end
 	return &f.state, nil
 }
 

@@ -13,7 +13,7 @@ import (
 // fold folds the journal from start.
 func fold(t testing.TB, s Store, start Position, mode Mode) *State {
 	t.Helper()
-	st, err := Fold(t.Context(), s, testVolume, testGeneration, start, mode)
+	st, err := Fold(t.Context(), s, testVolume, mode, Source{testGeneration, start})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,7 +123,7 @@ func FuzzRead(f *testing.F) {
 		s.content[name] = content
 		for range 2 {
 			for mode := range Mode(3) {
-				st, err := Fold(t.Context(), s, testVolume, testGeneration, p, mode)
+				st, err := Fold(t.Context(), s, testVolume, mode, Source{testGeneration, p})
 				if err == nil && (!st.End.valid() || st.End.Seq != p.Seq+uint64(st.Frames) || len(st.Blocks)*chunk.BlockSize > len(content)) {
 					t.Fatalf("from %+v: %+v", p, st)
 				}

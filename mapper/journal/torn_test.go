@@ -247,7 +247,7 @@ func TestReadPassesErrorsOn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Fold(ctx, failing{s}, testVolume, testGeneration, at[0], ProcessDied); !errors.Is(err, context.Canceled) {
+	if _, err := Fold(ctx, failing{s}, testVolume, ProcessDied, Source{testGeneration, at[0]}); !errors.Is(err, context.Canceled) {
 		t.Errorf("fold: %v", err)
 	}
 }

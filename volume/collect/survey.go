@@ -213,29 +213,29 @@ func (s *survey) fold(ctx context.Context) ([]chunk.VolumeID, []mapper.PageRef, 
 	m := mapper.New(s.c.client, r.Volume, r.Geometry, r.Size, r.Owners, r.Pages, r.Mark, foldMemory)
 	for _, j := range r.Journals {
 		s.own.add(j.Start.Object)
-		state, err := journal.Fold(ctx, s.c.client, r.Volume, j.Generation, j.Start, s.mode(j))
-		if err != nil {
+	}
+	state, _, err := r.Fold(ctx, s.c.client, s.c.p.Boot(), s.c.p.Engine().Properties().DurableWrites)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, o := range state.Objects {
+		s.own.add(o.Serial)
+	}
+	for _, d := range state.Deltas {
+		if d.Object.Chunk >= r.Geometry.Count(r.Size) || d.End > r.Geometry.Blocks() || d.Object.Serial <= r.Mark {
+			return nil, nil, fmt.Errorf("%w: the journal names object %v of chunk %d", errDamage, d.Object.Serial, d.Object.Chunk)
+		}
+		if _, err := m.Publish(ctx, d.Object.Chunk, d.Object.Serial, d.First, d.End, d.Zero, nil); err != nil {
 			return nil, nil, err
 		}
-		for _, o := range state.Objects {
-			s.own.add(o.Serial)
-		}
-		for _, d := range state.Deltas {
-			if d.Object.Chunk >= r.Geometry.Count(r.Size) || d.End > r.Geometry.Blocks() || d.Object.Serial <= r.Mark {
-				return nil, nil, fmt.Errorf("%w: the journal names object %v of chunk %d", errDamage, d.Object.Serial, d.Object.Chunk)
-			}
-			if _, err := m.Publish(ctx, d.Object.Chunk, d.Object.Serial, d.First, d.End, d.Zero, nil); err != nil {
-				return nil, nil, err
-			}
-		}
-		if err := s.restored(ctx, state); err != nil {
-			return nil, nil, err
-		}
+	}
+	if err := s.restored(ctx, state); err != nil {
+		return nil, nil, err
 	}
 	capture := m.Capture()
 	s.pages = make(map[string][]byte)
 	next := chunk.MakeSerial(^uint32(0), 0) // of a generation that is never granted
-	err := capture.Store(func() (chunk.Serial, error) {
+	err = capture.Store(func() (chunk.Serial, error) {
 		next++
 		return next, nil
 	}, func(name string, b []byte) error {
@@ -263,15 +263,4 @@ func (s *survey) restored(ctx context.Context, state *journal.State) error {
 	}
 	data.seal()
 	return nil
-}
-
-// mode says what of a journal counts, as it does for the next open.
-func (s *survey) mode(j mapper.JournalRef) journal.Mode {
-	switch {
-	case j.Boot == s.c.p.Boot() && !s.root.Failed:
-		return journal.ProcessDied
-	case s.c.p.Engine().Properties().DurableWrites:
-		return journal.PowerLostDurable
-	}
-	return journal.PowerLost
 }

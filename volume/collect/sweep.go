@@ -48,7 +48,7 @@ func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
 		}
 	}
 	root := h.Root()
-	r, err := c.reach(ctx, root)
+	r, err := c.reach(ctx, root, h.Device() != nil)
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,8 @@ func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
 }
 
 // reach finds out what is reached of a volume. The root in force is as given, or a later one that reaches less of what was there
-// before it.
-func (c *collector) reach(ctx context.Context, root *mapper.Root) (*reached, error) {
+// before it. With cut, its pages alone reach all that is alive up to the bound: the journals, which are being written, are not read.
+func (c *collector) reach(ctx context.Context, root *mapper.Root, cut bool) (*reached, error) {
 	r := &reached{}
 	// Pages of other volumes were written before this one began, and name nothing of it.
 	w := walker{load: c.client.Load, seen: make(map[pageKey]bool), only: root.Volume}
@@ -99,7 +99,8 @@ func (c *collector) reach(ctx context.Context, root *mapper.Root) (*reached, err
 		}
 	}
 	for _, j := range root.Journals {
-		if err == nil {
+		r.own.add(j.Start.Object)
+		if err == nil && !cut {
 			err = c.journal(ctx, root, j, r)
 		}
 	}
@@ -115,8 +116,7 @@ func (c *collector) reach(ctx context.Context, root *mapper.Root) (*reached, err
 
 // journal adds what a journal names to what is reached. Whether its records count is not asked.
 func (c *collector) journal(ctx context.Context, root *mapper.Root, j mapper.JournalRef, r *reached) error {
-	r.own.add(j.Start.Object)
-	state, err := journal.Fold(ctx, c.client, root.Volume, j.Generation, j.Start, journal.ProcessDied)
+	state, err := journal.Fold(ctx, c.client, root.Volume, journal.ProcessDied, journal.Source{Generation: j.Generation, Start: j.Start})
 	if err != nil {
 		return err
 	}

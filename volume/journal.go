@@ -1,0 +1,71 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	"skerry/mapper"
+	"skerry/mapper/journal"
+)
+
+// ensureJournal makes the volume's journal before the first change. The caller is inside the gate.
+func (d *Device) ensureJournal(ctx context.Context) error {
+	if d.journal.Load() != nil {
+		return nil
+	}
+	d.making.Lock()
+	defer d.making.Unlock()
+	if d.journal.Load() != nil {
+		return nil
+	}
+	w, err := d.newJournal(ctx, d.o.JournalSize, 1)
+	if err != nil {
+		return err
+	}
+	d.journal.Store(w)
+	return nil
+}
+
+// newJournal makes a journal and lets the root name it, after those that it names already.
+func (d *Device) newJournal(ctx context.Context, size int64, firstSeq uint64) (*journal.Writer, error) {
+	s, err := d.lease.NextSerial()
+	if err != nil {
+		return nil, err
+	}
+	generation := d.lease.Root().Generation
+	w, err := journal.Create(ctx, journal.Config{
+		Store: d.guest, Volume: d.id, Generation: generation, Boot: d.o.Boot, Object: s, Size: size, FirstSeq: firstSeq, Lease: context.Background(),
+	})
+	if err == nil {
+		err = d.lease.Switch(ctx, func(r *mapper.Root) {
+			r.Journals = append(r.Journals, mapper.JournalRef{Generation: generation, Boot: d.o.Boot, Start: w.Head()})
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a journal: %w", err)
+	}
+	return w, nil
+}
+
+// seqGap is more than the frames that a journal can hold: one that begins so far above another continues it, whatever
+// is appended to that one until it is followed.
+const seqGap = journal.MaxSize / journal.Align * 2
+
+// largerJournal makes the journal that will follow w, which filled up: a larger one needs fewer cuts, and each syncs
+// an object once however often it was changed. It returns nil if w is large enough.
+func (d *Device) largerJournal(ctx context.Context, w *journal.Writer) (*journal.Writer, error) {
+	if w == nil || w.Size() >= d.o.JournalLimit || len(d.lease.Root().Journals) != 1 {
+		return nil, nil
+	}
+	return d.newJournal(ctx, min(2*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
+}
+
+// follow makes next the journal. No change is under way. What w holds is made durable first, since flushes
+// that next will record cover it.
+func (d *Device) follow(ctx context.Context, w, next *journal.Writer) error {
+	if err := w.Sync(ctx, w.Last()); err != nil {
+		return d.fail(fmt.Errorf("sync the journal: %w", err))
+	}
+	d.journal.Store(next)
+	return nil
+}
