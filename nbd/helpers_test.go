@@ -58,6 +58,9 @@ func serve(t testing.TB, devices map[string]nbd.Device, opts nbd.Options) *rig {
 		if err := <-r.served; err != nil {
 			t.Error(err)
 		}
+		if !r.server.BudgetIsWhole() {
+			t.Error("bytes in flight were not given back")
+		}
 		for name := range devices {
 			if n := r.exports.OpenCount(name); n != 0 {
 				t.Errorf("export %q is open %d times after shutdown", name, n)

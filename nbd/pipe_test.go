@@ -60,6 +60,9 @@ func piped(t *testing.T, opts nbd.Options, test func(t *testing.T, s *nbd.Server
 		test(t, s, p, held)
 		must(t, s.Shutdown(t.Context()))
 		must(t, <-served)
+		if !s.BudgetIsWhole() {
+			t.Error("bytes in flight were not given back")
+		}
 		if n := e.OpenCount("disk"); n != 0 {
 			t.Errorf("disk is open %d times", n)
 		}

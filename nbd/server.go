@@ -44,7 +44,8 @@ func NewServer(exports Exports, opts Options) *Server {
 
 // Serve accepts connections from l, which it closes, and serves them until Shutdown is
 // called or ctx ends; then it returns nil once all connections that it accepted have ended. If ctx ends they are
-// cut; their outstanding requests are still waited for. It may be called for several listeners.
+// cut; their outstanding requests are still waited for. If l fails, its error is returned, also only after they have
+// ended by themselves. Serve may be called for several listeners.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}
 			continue
 		default:
-			cancel()
+			s.opts.Logger.Error("no more connections are accepted", "err", err)
 			return fmt.Errorf("accept: %w", err)
 		}
 		cctx, cut := context.WithCancel(ctx)

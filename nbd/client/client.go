@@ -184,7 +184,7 @@ func (c *Client) Submit(op *Op) {
 }
 
 // Close tells the server that the client goes, and closes the connection. Requests in flight
-// fail with [ErrClosed].
+// fail with [ErrClosed]. It must not be called from an Op's Done.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	first := c.err == nil
