@@ -64,7 +64,8 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	w := &world{t: t, dir: dir, pool: filepath.Join(dir, "pool")}
-	w.env = append(os.Environ(), "SKERRY_POOL="+w.pool, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
+	// A program with the race detector waits a second at its end unless it is told not to.
+	w.env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "SKERRY_POOL="+w.pool, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	return w
 }
 
