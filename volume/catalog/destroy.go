@@ -28,6 +28,10 @@ const batch = 4096
 // unlinkers is how many objects are removed at once.
 const unlinkers = 8
 
+// pagesAtOnce is the number of map pages of a volume, each with up to mapper.PageChunks objects, up to which its removal is begun
+// where time is limited. More would not be done in that time.
+const pagesAtOnce = 16
+
 // errEnough ends a list.
 var errEnough = errors.New("enough")
 
@@ -45,6 +49,10 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 		if err := h.unname(ctx, root.Name); err != nil {
 			return r, err
 		}
+	}
+	if limit > 0 && len(root.Pages) > pagesAtOnce {
+		r.Left = int64(len(root.Pages)) // at least these
+		return r, nil
 	}
 	ends := time.Now().Add(limit)
 	for _, g := range []chunk.Group{chunk.Snapshots, chunk.Data, chunk.Pages, chunk.Journals, chunk.Registrations} {
