@@ -35,10 +35,10 @@ func TestRequestsAllocateNothing(t *testing.T) {
 				t.Fatalf("%s: %v", x.name, err)
 			}
 		}
-		run(2000) // fills pools and queues
+		run(1000) // fills pools and queues
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		const n = 2000
+		const n = 1000
 		run(n)
 		runtime.ReadMemStats(&after)
 		// The load itself allocates its ops, some hundred things.

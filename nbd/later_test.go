@@ -187,7 +187,7 @@ func TestSmallWritesThatEndLate(t *testing.T) {
 	m := nbdtest.NewMemory(64 * mib)
 	held := nbdtest.NewHeld(m, 1000)
 	c := serveOne(t, held).raw(false)
-	const n = 20000
+	const n = 8000
 	var ending sync.WaitGroup
 	defer ending.Wait()
 	ending.Go(func() { // ends requests in groups, the last first, some inline with their successors
