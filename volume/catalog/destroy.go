@@ -54,9 +54,9 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 		r.Left = int64(len(root.Pages)) // at least these
 		return r, nil
 	}
-	ends := time.Now().Add(limit)
+	ends := h.pool.o.Now().Add(limit)
 	for _, g := range []chunk.Group{chunk.Snapshots, chunk.Data, chunk.Pages, chunk.Journals, chunk.Registrations} {
-		if err := h.clear(ctx, chunk.GroupName(h.id, g), &r, func() bool { return limit > 0 && time.Now().After(ends) }); err != nil {
+		if err := h.clear(ctx, chunk.GroupName(h.id, g), &r, func() bool { return limit > 0 && !h.pool.o.Now().Before(ends) }); err != nil {
 			return r, err
 		}
 		if r.Left > 0 {

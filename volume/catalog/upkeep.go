@@ -99,7 +99,14 @@ func (h *Held) pruneRegistrations(ctx context.Context, there map[chunk.Serial]bo
 			continue
 		}
 		// A cloner that registered too late finds its snapshot gone and backs off.
-		err := client.Unlink(ctx, chunk.RegistrationName(h.id, r.snap, r.clone))
+		root, err := h.pool.Inspect(ctx, r.clone)
+		if err == nil && root.State == mapper.Live && root.Parent == (mapper.Parent{Volume: h.id, Snapshot: r.snap}) {
+			return fmt.Errorf("snapshot %v, of which volume %s is a clone, is missing: %w", r.snap, root.Name, mapper.ErrDamaged)
+		}
+		if err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			return err
+		}
+		err = client.Unlink(ctx, chunk.RegistrationName(h.id, r.snap, r.clone))
 		if err != nil && !errors.Is(err, drivers.ErrNotFound) {
 			return fmt.Errorf("end registration of clone %v: %w", r.clone, err)
 		}
@@ -131,7 +138,10 @@ func (h *Held) RemoveShell(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
-	if !empty || err != nil {
+	if !empty {
+		return false, nil
+	}
+	if err != nil {
 		return false, err
 	}
 	_, err = h.destroy(ctx, 0)
