@@ -40,6 +40,7 @@ type Device struct {
 	dirty   *dirty
 	retired retired
 	garbage garbage
+	merger  merger
 	flusher flusher
 	cutter  cutter
 	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running
@@ -130,6 +131,7 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.dirty = newDirty(geom.Blocks())
 	d.flusher.token = make(chan struct{}, 1)
 	d.cutter.init()
+	d.merger.init()
 	d.garbage.wake = make(chan struct{}, 1)
 	d.queue = newQueue(o.Workers, d.perform)
 	d.watch = newWatch(o.Deadline)
@@ -141,6 +143,7 @@ func (d *Device) start() {
 	if d.lease != nil {
 		d.cutter.done.Go(d.cutLoop)
 		d.cutter.done.Go(d.sweepLoop)
+		d.cutter.done.Go(d.mergeLoop)
 	}
 }
 

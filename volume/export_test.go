@@ -7,3 +7,21 @@ func (d *Device) Grow(ctx context.Context) error {
 	_, err := d.cut(ctx, cutOptions{grow: true})
 	return err
 }
+
+// Merge does what the background does for a chunk that a change found to have many layers.
+func (d *Device) Merge(ctx context.Context, index uint64) error { return d.mergeChunk(ctx, index) }
+
+// Depth returns the number of layers of a chunk.
+func (d *Device) Depth(ctx context.Context, index uint64) (int, error) {
+	if err := d.ready(ctx, index); err != nil {
+		return 0, err
+	}
+	plan, _ := d.m.Plan(index, 0, d.geom.Blocks())
+	return plan.Depth, nil
+}
+
+// The numbers of layers at which they are merged.
+const (
+	MergeDepth = mergeDepth
+	MaxDepth   = maxDepth
+)

@@ -12,9 +12,6 @@ import (
 	"skerry/mapper/journal"
 )
 
-// maxDepth is the number of layers of a chunk at which a write merges them first.
-const maxDepth = 32
-
 // change does a write, write zeroes or discard.
 func (d *Device) change(ctx context.Context, r *Request) error {
 	for {
@@ -180,6 +177,9 @@ func (d *Device) lockFor(ctx context.Context, index uint64, first, end int, suit
 				return held{}, mapper.Plan{}, err
 			}
 		case suits(plan) || whole && plan.Depth < maxDepth:
+			if plan.Depth > mergeDepth {
+				d.merger.add(index)
+			}
 			return h, plan, nil
 		case whole:
 			err := d.merge(ctx, index)
@@ -359,56 +359,5 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) er
 	if err != nil {
 		return fmt.Errorf("give back space of chunk %d: %w", index, err)
 	}
-	return nil
-}
-
-// merge copies all layers of a chunk, which is locked whole, into one new object.
-func (d *Device) merge(ctx context.Context, index uint64) error {
-	segs, err := d.plan(ctx, index, 0, d.geom.Size(), nil)
-	if err != nil {
-		return err
-	}
-	o, err := d.create(ctx, index)
-	if err != nil {
-		return err
-	}
-	buf := make([]byte, min(d.geom.Size(), 1<<20))
-	for _, s := range segs {
-		for off := s.Off; !s.Zero && off < s.Off+s.Length; {
-			part := buf[:min(int64(len(buf)), s.Off+s.Length-off)]
-			if err := d.guest.ReadAt(ctx, chunk.DataName(s.Owner, index, s.Serial), part, off); err != nil {
-				return fmt.Errorf("merge chunk %d: %w", index, err)
-			}
-			if err := d.guest.WriteAt(ctx, o.name, part, off); err != nil {
-				return fmt.Errorf("merge chunk %d: %w", index, err)
-			}
-			off += int64(len(part))
-		}
-	}
-	blocks := func(s mapper.Segment) (first, end int) {
-		return int(s.Off / chunk.BlockSize), int((s.Off + s.Length) / chunk.BlockSize)
-	}
-	for _, s := range segs {
-		if first, end := blocks(s); !s.Zero {
-			d.dirty.write(o.Object, first, end)
-		}
-	}
-	err = d.record(ctx, func(b *journal.Batch) {
-		for _, s := range segs {
-			first, end := blocks(s)
-			b.Delta(o.Object, first, end, s.Zero, false)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	d.dirty.touch(o.Object)
-	for _, s := range segs {
-		first, end := blocks(s)
-		if err := d.show(ctx, o.Object, first, end, s.Zero); err != nil {
-			return err
-		}
-	}
-	d.stats.merges.Add(1)
 	return nil
 }
