@@ -122,9 +122,11 @@ func listenAll(ctx context.Context, addresses []address) ([]net.Listener, error)
 
 // exportURI returns the URI of an export behind a listener.
 func exportURI(a net.Addr, name string) string {
+	// Clients differ in whether a plus is a space in a query; none needs slashes to be escaped.
+	queryPath := strings.NewReplacer("+", "%20", "%2F", "/")
 	path := "/" + (&url.URL{Path: name}).EscapedPath()
 	if a.Network() == "unix" {
-		return fmt.Sprintf("nbd+unix://%s?socket=%s", path, (&url.URL{Path: a.String()}).EscapedPath())
+		return fmt.Sprintf("nbd+unix://%s?socket=%s", path, queryPath.Replace(url.QueryEscape(a.String())))
 	}
 	u := "nbd://" + a.String()
 	if name != "" {

@@ -105,7 +105,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot,
 	root.AddCommand(
 		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
 		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(),
-		a.listCommand(), a.infoCommand(), a.serveCommand(), a.leaseCommand(),
+		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.checkCommand(), a.gcCommand(), a.versionCommand(),
 	)
 	return root

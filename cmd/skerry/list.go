@@ -56,9 +56,10 @@ func (a *app) listVolumes(ctx context.Context, s *session) error {
 	}
 	return a.print.Result(volumes, func(w io.Writer) error {
 		t := output.NewTable(output.Column{Title: "NAME"}, output.Column{Title: "SIZE", Right: true},
-			output.Column{Title: "STATE"}, output.Column{Title: "CREATED"}, output.Column{Title: "HOLDER"})
+			output.Column{Title: "STATE"}, output.Column{Title: "PARENT"},
+			output.Column{Title: "CREATED"}, output.Column{Title: "HOLDER"})
 		for _, v := range volumes {
-			t.Row(v.Name, output.Size(v.Size), v.State, timeText(v.Created), holderName(v.Holder))
+			t.Row(v.Name, output.Size(v.Size), v.State, dash(v.Parent), timeText(v.Created), holderName(v.Holder))
 		}
 		return t.Write(w, output.Width(w))
 	})

@@ -72,6 +72,7 @@ func TestAliases(t *testing.T) {
 		new vm1 -s 1M
 		snap vm1@a
 		list                                | vm1
+		df                                  | vm1
 		show vm1                            | vm1
 		branch vm1@a vm2
 		mv vm2 vm3
@@ -160,7 +161,7 @@ func TestVersion(t *testing.T) {
 func TestJSONIsForPrograms(t *testing.T) {
 	w := newPool(t)
 	for _, args := range []string{
-		"create vm1 --size 1M", "snapshot vm1@a", "clone vm1@a vm2", "clone vm2 vm3 --size 2M", "rename vm2 vm4", "ls", "ls vm1", "info vm1",
+		"create vm1 --size 1M", "snapshot vm1@a", "clone vm1@a vm2", "clone vm2 vm3 --size 2M", "rename vm2 vm4", "ls", "ls vm1", "du", "du vm1", "gc", "check", "info vm1",
 		"info vm1@a", "rollback vm1@a", "export vm1@a out.raw", "import out.raw vm5", "lease ls", "lease show vm1", "rm vm3", "rm vm4", "init --if-missing", "version",
 	} {
 		r := w.run(nil, append(strings.Fields(args), "--json")...)

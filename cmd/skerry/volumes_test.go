@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -249,6 +250,48 @@ func TestOneOfManyProcessesCreatesAName(t *testing.T) {
 		t.Errorf("%d processes created the name", won)
 	}
 	if out := w.ok("check"); strings.Contains(out, "damage") {
+		t.Error(out)
+	}
+}
+
+func TestL2RemovalGivesSpaceBack(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", noise(8*mib, 1))
+	used := func(name string) (u usageView) {
+		t.Helper()
+		var all []usageView
+		if err := json.Unmarshal([]byte(w.ok("du", name, "--json")), &all); err != nil || len(all) != 1 {
+			t.Fatalf("du: %+v, %v", all, err)
+		}
+		return all[0]
+	}
+	if u := used("vm1"); u.Own != 8*mib || u.Shared != 0 || u.Stored < 8*mib {
+		t.Errorf("imported: %+v", u)
+	}
+	w.ok("snapshot", "vm1@s")
+	s := w.serve(1, "vm1", "--nbd", "unix:s")
+	c := w.dial(s, "vm1")
+	c.write(noise(4*mib, 2), 0)
+	c.close()
+	s.stop()
+	if u := used("vm1"); u.Own != 4*mib || u.Stored < 12*mib {
+		t.Errorf("written after a snapshot: %+v", u)
+	}
+	w.ok("clone", "vm1@s", "vm2")
+	if u := used("vm2"); u.Own != 0 || u.Shared != 8*mib || u.Stored > mib {
+		t.Errorf("a clone: %+v", u)
+	}
+	w.script(`
+		rm vm2
+		gc
+		rm vm1@s
+		gc
+		10 du vm2                           | vm2
+		du                                  | vm1`)
+	if u := used("vm1"); u.Stored >= 9*mib {
+		t.Errorf("without the snapshot: %+v", u)
+	}
+	if out := w.ok("check"); out != "" {
 		t.Error(out)
 	}
 }
