@@ -38,7 +38,7 @@ func TestErrorAtEveryCallOfTheStorage(t *testing.T) {
 			for _, f := range faults {
 				k := int64(0)
 				for finished := false; !finished; {
-					k++
+					k += stride
 					finished = withFault(t, storage, op, k, f)
 				}
 			}
