@@ -3,377 +3,273 @@ package collect_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"testing"
-	"time"
 
-	"skerry/drivers"
-	"skerry/drivers/local"
 	"skerry/drivers/mem"
-	"skerry/volume"
 	"skerry/volume/catalog"
 )
 
-var (
-	modelSeed  = flag.Uint64("seed", 0, "seed of the model test; 0: a new one each time")
-	modelSteps = flag.Int("steps", 300, "operations of each run of the model test")
-	modelRuns  = flag.Int("runs", 8, "runs of the model test on each backend")
-)
-
-// disk is what a volume must hold, sector by sector.
-type disk struct {
-	now       []byte
-	may       map[int][][]byte // by sector: what else it may be after a power loss
+// modelVolume is what a volume must be.
+type modelVolume struct {
+	data      []byte
 	snapshots map[string][]byte
-	clones    map[string]int // of each snapshot that has some
+	parent    *modelVolume
+	from      string // the snapshot of parent; "": a hidden one
+	name      string
 }
 
-const sector = 512
-
-func (d *disk) write(p []byte, off int64) {
-	for s := off / sector; s*sector < off+int64(len(p)); s++ {
-		d.may[int(s)] = append(d.may[int(s)], bytes.Clone(d.now[s*sector:(s+1)*sector]))
-	}
-	copy(d.now[off:], p)
-}
-
-// story is a run of the model test.
-type story struct {
-	*process
+// model is what a pool must be, beside the pool.
+type model struct {
+	t       *testing.T
 	rng     *rand.Rand
-	storage drivers.Backend
+	storage *mem.Backend
 	boot    byte
-	disks   map[string]*disk
-	from    map[string][2]string // clones: the volume and snapshot that they began as
-	open    map[string]*volume.Device
-	next    int
+	p       *process
+	volumes map[string]*modelVolume
 }
 
-// TestModel compares a pool with arrays of bytes over random operations on volumes, snapshots and clones, ends of the process and power losses.
-func TestModel(t *testing.T) {
-	runs := *modelRuns
-	if os.Getenv("SKERRY_SOAK") != "" {
-		runs *= 100
-	}
-	for run := range runs {
-		for _, backend := range []string{"mem", "local"} {
-			t.Run(fmt.Sprintf("%s/%d", backend, run), func(t *testing.T) {
-				seed := *modelSeed
-				if seed == 0 {
-					seed = uint64(time.Now().UnixNano())
-				}
-				t.Logf("seed %d", seed)
-				s := &story{rng: rand.New(rand.NewPCG(seed, uint64(run))), boot: 1}
-				if backend == "mem" {
-					s.storage = newStorage(t)
-				} else {
-					b, err := local.Open(t.TempDir())
-					if err != nil {
-						t.Fatal(err)
-					}
-					s.storage = b
-					e := drivers.NewEngine(b, drivers.Options{})
-					if err := errors.Join(catalog.Init(t.Context(), e), e.Close()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				s.process = start(t, s.storage, s.boot)
-				s.disks, s.from, s.open = map[string]*disk{}, map[string][2]string{}, map[string]*volume.Device{}
-				for step := range *modelSteps {
-					if t.Failed() {
-						return
-					}
-					s.step(step)
-				}
-				s.end()
-			})
+// modelSeed returns the seed of a random test: SKERRY_SEED, or a new one.
+func modelSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64()
+	if s := os.Getenv("SKERRY_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
 		}
 	}
+	t.Logf("SKERRY_SEED=%d", seed)
+	return seed
 }
 
-// pick returns a random key.
-func pick[V any](rng *rand.Rand, m map[string]V) string {
-	keys := slices.Sorted(maps.Keys(m))
-	if len(keys) == 0 {
-		return ""
-	}
-	return keys[rng.IntN(len(keys))]
-}
-
-func (s *story) fatal(step int, what string, err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatalf("step %d: %s: %v", step, what, err)
-	}
-}
-
-// device returns the open device of a volume.
-func (s *story) device(step int, name string) *volume.Device {
-	s.t.Helper()
-	if d := s.open[name]; d != nil {
-		return d
-	}
-	d, err := s.OpenVolume(s.t.Context(), name)
-	s.fatal(step, "open "+name, err)
-	s.open[name] = d
-	return d
-}
-
-// shut closes a volume cleanly if it is open.
-func (s *story) shut(step int, name string) {
-	s.t.Helper()
-	if d := s.open[name]; d != nil {
-		s.fatal(step, "close "+name, d.Close(s.t.Context()))
-		delete(s.open, name)
-		clear(s.disks[name].may)
+// TestModelOfNames does a random list of operations on a pool and on a model of it, with processes and machines that die between.
+func TestModelOfNames(t *testing.T) {
+	seed := modelSeed(t)
+	for run := range max(1, 40/stride) {
+		m := &model{
+			t: t, rng: rand.New(rand.NewPCG(seed, uint64(run))), storage: newStorage(t), boot: 1, volumes: make(map[string]*modelVolume),
+		}
+		m.p = start(t, m.storage, m.boot)
+		for range 60 {
+			m.step()
+		}
+		m.verify()
+		m.removeAll()
 	}
 }
 
-func (s *story) step(step int) {
-	s.t.Helper()
-	ctx := s.t.Context()
-	op := s.rng.IntN(100)
-	name := pick(s.rng, s.disks)
-	if len(s.disks) < 2 || op < 3 && len(s.disks) < 8 {
-		s.next++
-		name = fmt.Sprint("vm", s.next)
-		size := chunkSize*int64(1+s.rng.IntN(4)) - sector*int64(s.rng.IntN(9))
-		_, err := s.Create(ctx, name, catalog.CreateOptions{Size: size, ChunkSize: chunkSize})
-		s.fatal(step, "create "+name, err)
-		s.disks[name] = newDisk(make([]byte, size))
+// pick returns one of the names of a map, or a name that is not there.
+func pick[V any](m *model, of map[string]V) string {
+	if len(of) == 0 || m.rng.IntN(10) == 0 {
+		return "none"
+	}
+	return slices.Sorted(maps.Keys(of))[m.rng.IntN(len(of))]
+}
+
+func (m *model) step() {
+	t, ctx := m.t, m.t.Context()
+	name := pick(m, m.volumes)
+	v := m.volumes[name]
+	fresh := fmt.Sprintf("vm%d", m.rng.IntN(6))
+	snap := fmt.Sprintf("s%d", m.rng.IntN(3))
+	var err, want error
+	what := ""
+	if v == nil {
+		want = catalog.ErrNotFound
+	}
+	taken := func(name string) error {
+		if m.volumes[name] != nil {
+			return catalog.ErrExists
+		}
+		return nil
+	}
+	switch m.rng.IntN(12) {
+	case 0:
+		what, want = "create "+fresh, taken(fresh)
+		_, err = m.p.Create(ctx, fresh, catalog.CreateOptions{Size: mib, ChunkSize: chunkSize})
+		if want == nil {
+			m.volumes[fresh] = &modelVolume{name: fresh, data: make([]byte, mib), snapshots: map[string][]byte{}}
+		}
+	case 1, 2, 3:
+		if v != nil {
+			what = "write " + name
+			off, b := m.rng.Int64N(15)*chunkSize+2048, byte(m.rng.IntN(256))
+			m.p.write(name, off, chunkSize, b)
+			copy(v.data[off:], bytes.Repeat([]byte{b}, chunkSize))
+			want = nil
+		}
+	case 4:
+		what = "snapshot " + name + "@" + snap
+		_, err = m.p.Snapshot(ctx, catalog.Ref{Volume: name, Snapshot: snap})
+		if v != nil && v.snapshots[snap] != nil {
+			want = catalog.ErrExists
+		} else if v != nil {
+			v.snapshots[snap] = bytes.Clone(v.data)
+		}
+	case 5:
+		what = "clone " + name + "@" + snap + " " + fresh
+		_, err = m.p.Clone(ctx, catalog.Ref{Volume: name, Snapshot: snap}, fresh, catalog.CloneOptions{})
+		switch {
+		case taken(fresh) != nil:
+			want = catalog.ErrExists
+		case v == nil || v.snapshots[snap] == nil:
+			want = catalog.ErrNotFound
+		default:
+			m.volumes[fresh] = &modelVolume{name: fresh, data: bytes.Clone(v.snapshots[snap]), snapshots: map[string][]byte{}, parent: v, from: snap}
+		}
+	case 6:
+		what = "clone " + name + " " + fresh
+		_, err = m.p.Clone(ctx, catalog.Ref{Volume: name}, fresh, catalog.CloneOptions{})
+		if taken(fresh) != nil {
+			want = catalog.ErrExists
+		} else if v != nil {
+			m.volumes[fresh] = &modelVolume{name: fresh, data: bytes.Clone(v.data), snapshots: map[string][]byte{}, parent: v}
+		}
+	case 7:
+		what = "rename " + name + " " + fresh
+		err = m.p.Rename(ctx, name, fresh)
+		switch {
+		case v == nil || name == fresh:
+		case taken(fresh) != nil:
+			want = catalog.ErrExists
+		default:
+			delete(m.volumes, name)
+			m.volumes[fresh], v.name = v, fresh
+		}
+	case 8:
+		what = "remove " + name
+		with := m.rng.IntN(2) == 0
+		_, err = m.p.Remove(ctx, catalog.Ref{Volume: name}, catalog.RemoveOptions{Snapshots: with})
+		switch {
+		case v == nil:
+		case !with && len(v.snapshots) > 0:
+			want = catalog.ErrInUse
+		default:
+			want = m.mayGo(err, v, "")
+			if err == nil {
+				delete(m.volumes, name)
+			}
+		}
+	case 9:
+		what = "remove " + name + "@" + snap
+		_, err = m.p.Remove(ctx, catalog.Ref{Volume: name, Snapshot: snap}, catalog.RemoveOptions{})
+		if v == nil || v.snapshots[snap] == nil {
+			want = catalog.ErrNotFound
+			break
+		}
+		want = m.mayGo(err, v, snap)
+		if err == nil {
+			delete(v.snapshots, snap)
+		}
+	case 10:
+		what = "roll back " + name + "@" + snap
+		err = m.p.Rollback(ctx, catalog.Ref{Volume: name, Snapshot: snap})
+		if v == nil || v.snapshots[snap] == nil {
+			want = catalog.ErrNotFound
+		} else {
+			v.data = bytes.Clone(v.snapshots[snap])
+		}
+	case 11:
+		m.restart()
 		return
 	}
-	d := s.disks[name]
-	size := int64(len(d.now))
-	off := s.rng.Int64N(size)
-	n := min(1+s.rng.Int64N([]int64{600, 9000, 70000}[s.rng.IntN(3)]), size-off)
-	switch {
-	case op < 35:
-		p := make([]byte, n)
-		for i := range p {
-			p[i] = byte(s.rng.Uint32())
+	if what != "" && !errors.Is(err, want) {
+		t.Fatalf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// mayGo returns what a removal of a volume, or of one of its snapshots, must have said. Clones that reach nothing of it any more may, but need
+// not, stand in the way.
+func (m *model) mayGo(err error, v *modelVolume, snap string) error {
+	for _, c := range m.volumes {
+		if c.parent != v || snap != "" && c.from != snap {
+			continue
 		}
-		d.write(p, off)
-		s.fatal(step, "write "+name, s.device(step, name).WriteAt(ctx, p, off))
-	case op < 42:
-		d.write(make([]byte, n), off)
-		s.fatal(step, "discard "+name, s.device(step, name).Discard(ctx, off, n))
-	case op < 50:
-		s.fatal(step, "flush "+name, s.device(step, name).Flush(ctx))
-		clear(d.may)
-	case op < 58:
-		snap := fmt.Sprint("s", s.rng.IntN(3))
-		_, err := s.Snapshot(ctx, catalog.Ref{Volume: name, Snapshot: snap})
-		if d.snapshots[snap] != nil {
-			if !errors.Is(err, catalog.ErrExists) {
-				s.t.Fatalf("step %d: second snapshot %s@%s: %v", step, name, snap, err)
-			}
-			return
+		if errors.Is(err, catalog.ErrInUse) {
+			return catalog.ErrInUse
 		}
-		s.fatal(step, "snapshot "+name, err)
-		d.snapshots[snap] = bytes.Clone(d.now)
-		clear(d.may)
-	case op < 64 && len(s.disks) < 8:
-		snap := pick(s.rng, d.snapshots) // "" is a clone of the volume itself
-		s.next++
-		clone := fmt.Sprint("vm", s.next)
-		_, err := s.Clone(ctx, catalog.Ref{Volume: name, Snapshot: snap}, clone, catalog.CloneOptions{})
-		s.fatal(step, fmt.Sprintf("clone %s@%s", name, snap), err)
-		content := d.snapshots[snap]
-		if snap == "" {
-			content = d.now
-			clear(d.may)
+		c.parent = nil // it was collected as one that has parted
+	}
+	return nil
+}
+
+// restart goes on in a new process, after a clean end, the death of the process or that of the machine, and sometimes collects.
+func (m *model) restart() {
+	m.t.Helper()
+	switch m.rng.IntN(3) {
+	case 0:
+		m.p.stop()
+	case 1:
+		m.storage = m.storage.Kill()
+		m.p.die()
+	case 2:
+		m.storage = m.storage.Crash(mem.KeepRandom(m.rng))
+		m.p.die()
+		m.boot++
+	}
+	m.p = start(m.t, m.storage, m.boot)
+	m.p.check()
+	if m.rng.IntN(2) == 0 {
+		m.p.collect()
+		m.p.clean()
+	}
+	m.verify()
+}
+
+// verify compares all there is.
+func (m *model) verify() {
+	m.t.Helper()
+	infos, err := m.p.List(m.t.Context())
+	m.p.ok(err)
+	if len(infos) != len(m.volumes) {
+		m.t.Fatalf("the pool has %d volumes, the model %d", len(infos), len(m.volumes))
+	}
+	for _, i := range infos {
+		v := m.volumes[i.Name]
+		if v == nil || len(v.snapshots) != len(i.Snapshots) {
+			m.t.Fatalf("the pool has %+v", i)
 		}
-		s.disks[clone] = newDisk(content)
-		s.from[clone] = [2]string{name, snap}
-		d.clones[snap]++
-	case op < 67:
-		snap := pick(s.rng, d.snapshots)
-		if snap == "" {
-			return
+		m.same(i.Name, v.data)
+		for s, data := range v.snapshots {
+			m.same(i.Name+"@"+s, data)
 		}
-		s.shut(step, name)
-		s.fatal(step, "rollback "+name, s.Rollback(ctx, catalog.Ref{Volume: name, Snapshot: snap}))
-		d.now = bytes.Clone(d.snapshots[snap])
-		clear(d.may)
-	case op < 70:
-		snap := pick(s.rng, d.snapshots)
-		if snap == "" {
-			return
-		}
-		_, err := s.Remove(ctx, catalog.Ref{Volume: name, Snapshot: snap}, catalog.RemoveOptions{})
-		if d.clones[snap] > 0 && errors.Is(err, catalog.ErrInUse) {
-			return
-		}
-		// A clone that reaches nothing of its parent any more does not hold it once it was collected.
-		s.fatal(step, "remove snapshot", err)
-		delete(d.snapshots, snap)
-		s.detached(name, snap)
-	case op < 73:
-		s.shut(step, name)
-		_, err := s.Remove(ctx, catalog.Ref{Volume: name}, catalog.RemoveOptions{})
-		if len(d.snapshots) > 0 && !errors.Is(err, catalog.ErrInUse) {
-			s.t.Fatalf("step %d: remove %s with snapshots: %v", step, name, err)
-		}
-		if len(d.snapshots)+d.clones[""] > 0 && errors.Is(err, catalog.ErrInUse) {
-			return
-		}
-		s.fatal(step, "remove "+name, err)
-		s.detached(name, "")
-		s.gone(name)
-	case op < 76:
-		s.shut(step, name)
-		s.next++
-		other := fmt.Sprint("vm", s.next)
-		s.fatal(step, "rename", s.Rename(ctx, name, other))
-		s.disks[other] = d
-		delete(s.disks, name)
-		if f, ok := s.from[name]; ok {
-			s.from[other] = f
-			delete(s.from, name)
-		}
-		for c, f := range s.from {
-			if f[0] == name {
-				s.from[c] = [2]string{other, f[1]}
+	}
+}
+
+func (m *model) same(name string, want []byte) {
+	m.t.Helper()
+	got := m.p.content(name, mib)
+	if !bytes.Equal(got, want) {
+		m.t.Fatalf("%s is not what it should be", name)
+	}
+}
+
+// removeAll removes everything, clones first, and wants nothing left.
+func (m *model) removeAll() {
+	m.t.Helper()
+	for len(m.volumes) > 0 {
+		before := len(m.volumes)
+		for _, name := range slices.Sorted(maps.Keys(m.volumes)) {
+			_, err := m.p.Remove(m.t.Context(), catalog.Ref{Volume: name}, catalog.RemoveOptions{Snapshots: true})
+			if err == nil {
+				delete(m.volumes, name)
+			} else if !errors.Is(err, catalog.ErrInUse) {
+				m.t.Fatal(err)
 			}
 		}
-	case op < 79:
-		s.collect()
-	case op < 81:
-		s.check()
-	case op < 84:
-		s.shut(step, name)
-	case op < 88:
-		s.restart(step, false)
-	case op < 91:
-		s.restart(step, true)
-	default:
-		p := make([]byte, n)
-		s.fatal(step, "read "+name, s.device(step, name).ReadAt(ctx, p, off))
-		if !bytes.Equal(p, d.now[off:off+n]) {
-			s.t.Fatalf("step %d: %s: %d bytes at %d are wrong", step, name, n, off)
+		if len(m.volumes) == before {
+			m.t.Fatalf("%d volumes cannot be removed", before)
 		}
 	}
-	if step%40 == 39 {
-		s.compare(step)
-	}
-}
-
-func newDisk(content []byte) *disk {
-	return &disk{now: bytes.Clone(content), may: map[int][][]byte{}, snapshots: map[string][]byte{}, clones: map[string]int{}}
-}
-
-// detached forgets the clones of a snapshot, which are volumes of their own now.
-func (s *story) detached(name, snap string) {
-	delete(s.disks[name].clones, snap)
-	for c, f := range s.from {
-		if f == [2]string{name, snap} {
-			delete(s.from, c)
-		}
-	}
-}
-
-// gone forgets a removed volume.
-func (s *story) gone(name string) {
-	delete(s.disks, name)
-	if f, ok := s.from[name]; ok {
-		s.disks[f[0]].clones[f[1]]--
-		delete(s.from, name)
-	}
-}
-
-// restart ends the process and begins another, after a power loss if the storage can have one.
-func (s *story) restart(step int, power bool) {
-	s.t.Helper()
-	m, simulated := s.storage.(*mem.Backend)
-	switch {
-	case !simulated:
-	case power:
-		s.storage = m.Crash(mem.KeepRandom(s.rng))
-	default:
-		s.storage = m.Kill()
-	}
-	s.die()
-	clear(s.open)
-	if power && simulated {
-		s.boot++
-	}
-	s.process = start(s.t, s.storage, s.boot)
-	if power && simulated {
-		for name, d := range s.disks {
-			got := s.read(step, s.device(step, name))
-			for i := 0; i*sector < len(got); i++ {
-				g := got[i*sector : min((i+1)*sector, len(got))]
-				ok := bytes.Equal(g, d.now[i*sector:][:len(g)])
-				for _, c := range d.may[i] {
-					ok = ok || bytes.Equal(g, c)
-				}
-				if !ok {
-					s.t.Fatalf("step %d: after a power loss sector %d of %s holds what it may not", step, i, name)
-				}
-			}
-			d.now = got
-			clear(d.may)
-		}
-	}
-	s.compare(step)
-}
-
-func (s *story) read(step int, d *volume.Device) []byte {
-	s.t.Helper()
-	p := make([]byte, d.Size())
-	s.fatal(step, "read", d.ReadAt(s.t.Context(), p, 0))
-	return p
-}
-
-// compare compares all volumes and snapshots with what they must hold.
-func (s *story) compare(step int) {
-	s.t.Helper()
-	for name, d := range s.disks {
-		if !bytes.Equal(s.read(step, s.device(step, name)), d.now) {
-			s.t.Fatalf("step %d: %s is wrong", step, name)
-		}
-		for snap, want := range d.snapshots {
-			dev, err := s.OpenSnapshot(s.t.Context(), catalog.Ref{Volume: name, Snapshot: snap})
-			s.fatal(step, "open snapshot", err)
-			if !bytes.Equal(s.read(step, dev), want) {
-				s.t.Fatalf("step %d: %s@%s is wrong", step, name, snap)
-			}
-			s.fatal(step, "close snapshot", dev.Close(s.t.Context()))
-		}
-	}
-}
-
-// end removes everything, clones before what they began as, after which nothing may be left.
-func (s *story) end() {
-	s.t.Helper()
-	for len(s.disks) > 0 {
-		before := len(s.disks)
-		for name, d := range s.disks {
-			busy := 0
-			for _, n := range d.clones {
-				busy += n
-			}
-			if busy > 0 {
-				continue
-			}
-			s.shut(-1, name)
-			_, err := s.Remove(s.t.Context(), catalog.Ref{Volume: name}, catalog.RemoveOptions{Snapshots: true})
-			s.fatal(-1, "remove "+name, err)
-			s.gone(name)
-		}
-		if len(s.disks) == before {
-			s.t.Fatal("volumes hold each other")
-		}
-	}
-	s.collect()
-	s.clean()
-	if left := objects(s.t, s.storage, "v"); len(left) > 0 {
-		s.t.Errorf("%d objects are left: %v", len(left), left[:min(len(left), 10)])
+	m.p.collect()
+	m.p.stop()
+	if left := objects(m.t, m.storage, "v"); len(left) > 0 {
+		m.t.Fatalf("left: %q", left)
 	}
 }

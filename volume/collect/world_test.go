@@ -141,8 +141,8 @@ func (p *process) write(name string, off, n int64, b byte) {
 	p.ok(d.Close(p.t.Context()))
 }
 
-// wants fails unless [off, off+n) of a volume or a snapshot is filled with a byte.
-func (p *process) wants(name string, off, n int64, b byte) {
+// content returns the first n bytes of a volume or a snapshot.
+func (p *process) content(name string, n int64) []byte {
 	p.t.Helper()
 	r := ref(p.t, name)
 	var d *volume.Device
@@ -154,9 +154,15 @@ func (p *process) wants(name string, off, n int64, b byte) {
 	}
 	p.ok(err)
 	got := make([]byte, n)
-	p.ok(d.ReadAt(p.t.Context(), got, off))
+	p.ok(d.ReadAt(p.t.Context(), got, 0))
 	p.ok(d.Close(p.t.Context()))
-	for i, c := range got {
+	return got
+}
+
+// wants fails unless [off, off+n) of a volume or a snapshot is filled with a byte.
+func (p *process) wants(name string, off, n int64, b byte) {
+	p.t.Helper()
+	for i, c := range p.content(name, off+n)[off:] {
 		if c != b {
 			p.t.Fatalf("%s: byte %d is %d, not %d", name, off+int64(i), c, b)
 		}
