@@ -17,7 +17,7 @@ import (
 var version = "unknown"
 
 func main() {
-	transfer.RegisterZstd()
+	transfer.RegisterDecompressors()
 	a := newApp(os.Stdin, os.Stdout, os.Stderr, config.System())
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }

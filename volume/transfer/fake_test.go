@@ -16,7 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	RegisterZstd()
+	RegisterDecompressors()
 	goleak.VerifyTestMain(m)
 }
 

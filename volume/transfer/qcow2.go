@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"sync"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/lima-vm/go-qcow2reader/image/qcow2"
 )
 
@@ -27,36 +25,6 @@ const (
 	qcow2ExtendedL2   = 1 << 4
 	qcow2Known        = 1<<5 - 1
 )
-
-// RegisterZstd teaches the qcow2 reader zstd-compressed clusters. The reader's table of methods is
-// global and has no lock: call this once, from main, before the first image is opened.
-func RegisterZstd() {
-	// Decoders are costly to make and are used for one cluster at a time.
-	pool := &sync.Pool{}
-	qcow2.SetDecompressor(qcow2.CompressionTypeZstd, func(r io.Reader) (io.ReadCloser, error) {
-		if d, ok := pool.Get().(*zstd.Decoder); ok {
-			if err := d.Reset(r); err != nil {
-				return nil, err
-			}
-			return pooledDecoder{d, pool}, nil
-		}
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
-			return nil, err
-		}
-		return pooledDecoder{d, pool}, nil
-	})
-}
-
-type pooledDecoder struct {
-	*zstd.Decoder
-	pool *sync.Pool
-}
-
-func (d pooledDecoder) Close() error {
-	d.pool.Put(d.Decoder)
-	return nil
-}
 
 // openQcow2 returns the content of the image in r, a file of fileSize bytes.
 func openQcow2(r io.ReaderAt, fileSize int64, name string) (source, int64, error) {
