@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"os"
@@ -17,19 +18,18 @@ import (
 
 // The tests of this package run the program itself: TestMain builds it once, with the race detector if the tests have it.
 
-// binary is the path of the program.
-var binary string
+// binary is where TestMain puts the program.
+var binary = filepath.Join(os.TempDir(), "skerry-test-"+rand.Text(), "skerry")
 
 func TestMain(m *testing.M) { os.Exit(buildAndTest(m)) }
 
 func buildAndTest(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "skerry-test-")
-	if err != nil {
+	dir := filepath.Dir(binary)
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		println(err.Error())
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "skerry")
 	args := []string{"build", "-o", binary, "-ldflags", "-X main.version=v-test"}
 	if raceEnabled {
 		args = append(args, "-race")
