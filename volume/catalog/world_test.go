@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"skerry/drivers"
+	"skerry/drivers/local"
 	"skerry/drivers/mem"
 	"skerry/locking"
 	"skerry/volume"
@@ -24,10 +25,32 @@ type process struct {
 	engine *drivers.Engine
 }
 
+// each runs a test on a fresh pool of every driver.
+func each(t *testing.T, test func(*testing.T, drivers.Backend, *process)) {
+	t.Run("mem", func(t *testing.T) {
+		b := mem.New(mem.Options{})
+		test(t, b, initialize(t, b))
+	})
+	t.Run("local", func(t *testing.T) {
+		b, err := local.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() }) // nothing is open any more
+		test(t, b, initialize(t, b))
+	})
+}
+
 // newPool makes a pool on fresh storage in memory and opens it.
 func newPool(t *testing.T) (*mem.Backend, *process) {
 	t.Helper()
 	b := mem.New(mem.Options{})
+	return b, initialize(t, b)
+}
+
+// initialize makes a pool on empty storage and opens it.
+func initialize(t *testing.T, b drivers.Backend) *process {
+	t.Helper()
 	e := drivers.NewEngine(b, drivers.Options{})
 	if err := catalog.Init(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -35,7 +58,7 @@ func newPool(t *testing.T) (*mem.Backend, *process) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return b, start(t, b)
+	return start(t, b)
 }
 
 // start opens the pool on b in another process, which ends with the test.
