@@ -47,8 +47,8 @@ func (s stack) run(b, end int) (l *layer, zero bool, last int) {
 }
 
 // set records that blocks [first, end) of the volume's own layer serial hold data or zeros. The layer is made if it
-// is missing, above all layers that are older.
-func (s stack) set(serial chunk.Serial, first, end int, zero bool, blocks int) stack {
+// is missing, above all layers that are older. If its object has no block any more serial is appended to dropped.
+func (s stack) set(serial chunk.Serial, first, end int, zero bool, blocks int, dropped []chunk.Serial) (stack, []chunk.Serial) {
 	i := 0
 	for i < len(s) && s[i].owner == 0 && s[i].serial > serial {
 		i++
@@ -59,7 +59,7 @@ func (s stack) set(serial chunk.Serial, first, end int, zero bool, blocks int) s
 	l := &s[i]
 	switch {
 	case l.full && !zero:
-		return s
+		return s, dropped
 	case l.full:
 		l.full, l.data = false, chunk.NewBitmap(blocks)
 		l.data.Set(0, blocks)
@@ -68,28 +68,34 @@ func (s stack) set(serial chunk.Serial, first, end int, zero bool, blocks int) s
 		if l.zero == nil {
 			l.zero = chunk.NewBitmap(blocks)
 		}
+		had := l.hasData()
 		l.data.Clear(first, end)
 		l.zero.Set(first, end)
-		return s
+		if had && !l.hasData() {
+			dropped = append(dropped, serial)
+		}
+		return s, dropped
 	}
 	l.data.Set(first, end)
 	if l.zero != nil {
 		l.zero.Clear(first, end)
 	}
-	return s
+	return s, dropped
 }
 
-// normalize drops what cannot be seen: layers covered by newer ones, and zeros at the bottom. The
-// volume's own objects that it dropped are appended to dropped.
+// normalize drops what cannot be seen: blocks and layers covered by newer ones, and zeros at the bottom. The
+// volume's own objects of which nothing is left are appended to dropped.
 func (s stack) normalize(blocks int, dropped []chunk.Serial) (stack, []chunk.Serial) {
 	covered := chunk.NewBitmap(blocks)
 	kept := s[:0]
 	done := false
 	for _, l := range s {
-		if done || !l.adds(covered) {
-			if l.owner == 0 && l.hasData() {
-				dropped = append(dropped, l.serial)
-			}
+		had := l.hasData()
+		shown := !done && l.uncover(covered)
+		if had && l.owner == 0 && !(shown && l.hasData()) {
+			dropped = append(dropped, l.serial)
+		}
+		if !shown {
 			continue
 		}
 		if l.zero != nil && l.zero.Empty() {
@@ -111,21 +117,22 @@ func (s stack) normalize(blocks int, dropped []chunk.Serial) (stack, []chunk.Ser
 	return kept, dropped
 }
 
-// adds reports whether the layer shows a block that is not covered yet, and covers its blocks.
-func (l *layer) adds(covered chunk.Bitmap) bool {
+// uncover takes the covered blocks from the layer, covers those that are left, and reports whether there are any. A full
+// layer stays as it is.
+func (l *layer) uncover(covered chunk.Bitmap) bool {
 	if l.full {
 		return true // all blocks being covered has ended the walk before
 	}
-	adds := false
-	for i := range covered {
+	left := false
+	for i, c := range covered {
+		l.data[i] &^= c
 		w := l.data[i]
 		if l.zero != nil {
+			l.zero[i] &^= c
 			w |= l.zero[i]
 		}
-		if w&^covered[i] != 0 {
-			adds = true
-		}
+		left = left || w != 0
 		covered[i] |= w
 	}
-	return adds
+	return left
 }

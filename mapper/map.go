@@ -184,7 +184,7 @@ func (m *Map) Publish(ctx context.Context, index uint64, serial chunk.Serial, fi
 		s = slices.Clone(s)
 	}
 	before := len(dropped)
-	s = s.set(serial, first, end, zero, m.blocks)
+	s, dropped = s.set(serial, first, end, zero, m.blocks, dropped)
 	s, dropped = s.normalize(m.blocks, dropped)
 	if len(s) > maxLayers {
 		panic(fmt.Sprintf("mapper: chunk %d has %d layers", index, len(s)))
