@@ -50,8 +50,8 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 			return r, err
 		}
 	}
-	if limit > 0 && len(root.Pages) > pagesAtOnce {
-		r.Left = int64(len(root.Pages)) // at least these
+	if own := ownPages(root); limit > 0 && own > pagesAtOnce {
+		r.Left = own // at least these
 		return r, nil
 	}
 	ends := h.pool.o.Now().Add(limit)
@@ -67,6 +67,16 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 		return r, err
 	}
 	return r, h.lease.Destroy(ctx)
+}
+
+// ownPages returns how many of the pages of a volume's map are not those of what it was cloned from.
+func ownPages(root *mapper.Root) (n int64) {
+	for _, ref := range root.Pages {
+		if ref.Owner == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // clear removes all objects below a group, durably, unless late says to stop.
@@ -153,6 +163,11 @@ func (h *Held) unregister(ctx context.Context, parent mapper.Parent) error {
 // Tidy removes what was left of a volume that does not count: all of it if it is being created or deleted and nobody holds it, else
 // the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
 func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) (Removal, error) {
+	return p.tidy(ctx, id, name, 0)
+}
+
+// tidy is Tidy with a limit of time for the objects, see destroy.
+func (p *Pool) tidy(ctx context.Context, id chunk.VolumeID, name string, limit time.Duration) (Removal, error) {
 	h, err := p.Hold(ctx, id)
 	if errors.Is(err, drivers.ErrNotFound) {
 		h, err = p.revive(ctx, id, name)
@@ -160,11 +175,11 @@ func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) (Remova
 	if err != nil {
 		return Removal{}, err
 	}
-	removal, err := h.tidy(ctx, name)
+	removal, err := h.tidy(ctx, name, limit)
 	return removal, errors.Join(err, h.Done(ctx))
 }
 
-func (h *Held) tidy(ctx context.Context, name string) (Removal, error) {
+func (h *Held) tidy(ctx context.Context, name string, limit time.Duration) (Removal, error) {
 	root := h.Root()
 	if h.dev != nil && root.State != mapper.Live {
 		return Removal{}, &locking.HeldError{Volume: root.Name, Holder: root.Holder}
@@ -177,7 +192,7 @@ func (h *Held) tidy(ctx context.Context, name string) (Removal, error) {
 	if root.State == mapper.Live {
 		return Removal{}, nil
 	}
-	return h.destroy(ctx, 0)
+	return h.destroy(ctx, limit)
 }
 
 // revive holds a volume that has no root left, by making one in state deleted.

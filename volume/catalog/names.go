@@ -118,7 +118,7 @@ func (p *Pool) vacate(ctx context.Context, name string) error {
 	case namedBack(name, root):
 		return exists(Ref{Volume: name})
 	}
-	_, err = p.Tidy(ctx, id, name)
+	_, err = p.tidy(ctx, id, name, removeLimit)
 	var held *locking.HeldError
 	if errors.As(err, &held) {
 		return fmt.Errorf("volume %s: %w: process %d on host %s is working on it", name, ErrExists, held.Holder.PID, held.Holder.Host)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 
 	"skerry/drivers"
@@ -228,5 +227,3 @@ func objects(t testing.TB, b drivers.Backend, group string) []string {
 	}
 	return names
 }
-
-func failures(r collect.CheckReport) string { return fmt.Sprintf("%+v", r.Problems) }
