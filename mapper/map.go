@@ -166,10 +166,26 @@ func (m *Map) Plan(index uint64, first, end int) (Plan, bool) {
 	return plan, true
 }
 
+// Shows reports whether a chunk still shows data of the volume's own object serial, or may: its page is not in memory.
+func (m *Map) Shows(index uint64, serial chunk.Serial) bool {
+	p := m.get(index / PageChunks)
+	if p == nil {
+		return true
+	}
+	defer p.mu.Unlock()
+	var one [1]layer
+	for _, l := range p.content.get(uint16(index%PageChunks), &one) {
+		if l.owner == 0 && l.serial == serial {
+			return l.hasData()
+		}
+	}
+	return false
+}
+
 // Publish records that the blocks [first, end) of a chunk are held by the volume's own object serial, or,
 // with zero, that they are zeros in its layer. Layers that can no longer be seen leave the entry; the
-// volume's own ones that have an object and are newer than the mark are appended to dropped. The page must
-// be in memory or loadable.
+// volume's own ones that have an object and are newer than the mark are appended to dropped. A change of the chunk that is under
+// way may bring one back: [Map.Shows] tells once there is none. The page must be in memory or loadable.
 func (m *Map) Publish(ctx context.Context, index uint64, serial chunk.Serial, first, end int, zero bool, dropped []chunk.Serial) ([]chunk.Serial, error) {
 	p, err := m.lock(ctx, index/PageChunks)
 	if err != nil {

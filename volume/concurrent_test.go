@@ -250,3 +250,45 @@ func TestR10UnalignedAcrossChunks(t *testing.T) {
 		t.Errorf("the tail changed, %v", err)
 	}
 }
+
+// TestDiscardBesideAWrite: all data of an object is discarded while a write to another block of it is under way. The
+// object stays, and what was written.
+func TestDiscardBesideAWrite(t *testing.T) {
+	w := newWorld(t, 64<<10, 64<<10)
+	p := fill(rand.New(rand.NewPCG(1, 1)), 4096)
+	if err := w.dev.WriteAt(t.Context(), p, 0); err != nil {
+		t.Fatal(err)
+	}
+	writing, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.Kind == drivers.OpWrite && c.Off == 8192 && c.Length == 4096 {
+			once.Do(func() { close(writing) })
+			return faulty.Delay(release)
+		}
+		return faulty.Pass()
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.dev.WriteAt(context.Background(), p, 8192); err != nil {
+			t.Error(err)
+		}
+	})
+	<-writing
+	if err := w.dev.Discard(t.Context(), 0, 4096); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	wg.Wait()
+	w.faults.SetHook(nil)
+	for range 2 {
+		if _, err := w.dev.Cut(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, 64<<10)
+		copy(want[8192:], p)
+		if !bytes.Equal(content(t, w.dev), want) {
+			t.Fatal("content is wrong")
+		}
+	}
+}

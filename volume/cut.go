@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"skerry/chunk"
@@ -170,6 +171,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		start = w.Head()
 	}
 	state, capture := d.dirty.cut(), d.m.Capture()
+	state.dropped = slices.DeleteFunc(state.dropped, func(o journal.Object) bool {
+		return d.m.Shows(o.Chunk, o.Serial) // a write beside the discard of all else brought it back
+	})
 	mark := d.m.Mark()
 	d.gate.open()
 
