@@ -35,7 +35,8 @@ func (p *Pool) rollback(ctx context.Context, r Ref) error {
 		return fmt.Errorf("%v is being removed: %w", r, ErrNotFound)
 	}
 	return h.lease.Release(ctx, func(root *mapper.Root) {
-		root.Size, root.Parent = s.Size, s.Parent
+		// The parent stays: it is the snapshot's, or none of its snapshots reaches the parent any more.
+		root.Size = s.Size
 		root.Owners, root.Pages = s.Owners, s.Pages
 		// Nothing of before is written in place again, whatever the journal says, which no longer counts.
 		root.Mark = chunk.MakeSerial(root.Generation-1, math.MaxUint32)

@@ -180,6 +180,26 @@ func TestCheckFoldsJournalsAfterAPowerLoss(t *testing.T) {
 	}
 }
 
+func TestClonesThatAreNotRegisteredKeepTheirParentWhole(t *testing.T) {
+	b := newStorage(t)
+	p := start(t, b, 1)
+	p.create("vm1", mib)
+	p.write("vm1", 0, mib, 1)
+	p.clone("vm1", "vm2") // by a hidden snapshot
+	p.write("vm1", 0, mib, 2)
+	id, err := p.Lookup(t.Context(), "vm1")
+	p.ok(err)
+	p.ok(b.Unlink(t.Context(), first(t, b, id, chunk.Registrations)))
+	for _, o := range []collect.Options{{}, {Volume: "vm1"}} {
+		r, err := collect.Collect(t.Context(), p.Pool, o)
+		p.ok(err)
+		if len(r.Problems) != 1 || r.Problems[0].Volume != "vm1" || r.Objects != 0 {
+			t.Fatalf("collected: %+v", r)
+		}
+		p.wants("vm2", 0, mib, 1)
+	}
+}
+
 func TestNamesOfUnreadableVolumesStay(t *testing.T) {
 	b, p, id := family(t)
 	for _, name := range objects(t, b, chunk.GroupName(id, chunk.Roots)) {

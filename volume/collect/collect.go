@@ -49,7 +49,7 @@ func Collect(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
 	case o.Volume != "":
 		var id chunk.VolumeID
 		if id, err = p.Lookup(ctx, o.Volume); err == nil {
-			err = c.live(ctx, id)
+			err = c.one(ctx, id)
 		}
 	default:
 		err = c.all(ctx)
@@ -63,8 +63,22 @@ func Collect(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
 // collector collects one pool.
 type collector struct {
 	p      *catalog.Pool
-	client drivers.Client // without a lease
+	client drivers.Client                      // without a lease
+	clones map[chunk.VolumeID][]chunk.VolumeID // of each volume, as their roots say
 	report Report
+}
+
+// one collects one volume.
+func (c *collector) one(ctx context.Context, id chunk.VolumeID) error {
+	infos, err := c.p.List(ctx)
+	if err != nil {
+		return err
+	}
+	c.clones = make(map[chunk.VolumeID][]chunk.VolumeID)
+	for _, info := range infos {
+		c.clones[info.ParentID.Volume] = append(c.clones[info.ParentID.Volume], info.ID)
+	}
+	return c.live(ctx, id)
 }
 
 // dryRun counts what Check finds.
@@ -96,11 +110,13 @@ func (c *collector) all(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	c.clones = make(map[chunk.VolumeID][]chunk.VolumeID)
 	var roots []*mapper.Root
 	for _, id := range ids {
 		root, err := c.p.Inspect(ctx, id)
 		if err == nil && root.State == mapper.Live {
 			roots = append(roots, &mapper.Root{Volume: id, Created: root.Created})
+			c.clones[root.Parent.Volume] = append(c.clones[root.Parent.Volume], id)
 			continue
 		}
 		if err == nil || errors.Is(err, drivers.ErrNotFound) {
@@ -201,10 +217,42 @@ func (c *collector) held(ctx context.Context, h *catalog.Held) error {
 		return err
 	}
 	c.report.Volumes++
+	if err := c.registered(ctx, root.Volume); err != nil {
+		return err
+	}
 	n, err := h.Prune(ctx)
 	c.report.Snapshots += n
 	if err != nil {
 		return err
 	}
 	return c.sweep(ctx, h)
+}
+
+// registered makes sure that the clones of a volume are registered there: what they need would be removed else.
+func (c *collector) registered(ctx context.Context, id chunk.VolumeID) error {
+	for _, clone := range c.clones[id] {
+		root, err := c.p.Inspect(ctx, clone)
+		if errors.Is(err, drivers.ErrNotFound) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if root.State != mapper.Live || root.Parent.Volume != id {
+			continue
+		}
+		_, err = c.client.Stat(ctx, chunk.RegistrationName(id, root.Parent.Snapshot, clone))
+		if errors.Is(err, drivers.ErrNotFound) {
+			var again *mapper.Root
+			again, err = c.p.Inspect(ctx, clone)
+			if err == nil && again.State == mapper.Live && again.Parent == root.Parent {
+				return fmt.Errorf("%w: volume %s is not registered at the snapshot that it is a clone of", errDamage, root.Name)
+			}
+			// It was removed meanwhile, or needs nothing any more.
+		}
+		if err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
