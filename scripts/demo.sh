@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# demo.sh: shows on this machine what skerry does, with bin/skerry, a temporary pool and a
-# real disk image; checks every step and cleans up. Needs scripts/deps.sh demo, no root.
+# demo.sh: shows on this machine what skerry does, with bin/skerry (or SKERRY), a temporary pool
+# and a real disk image; checks every step and cleans up. Needs scripts/deps.sh demo, no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-repo=$PWD
-[ -x bin/skerry ] || { echo "demo: bin/skerry is missing: run make build" >&2; exit 1; }
+binary=${SKERRY:-$PWD/bin/skerry}
+[ -x "$binary" ] || { echo "demo: $binary is missing: run make build" >&2; exit 1; }
 for p in qemu-img qemu-io nbdinfo nbdcopy cmp; do
 	command -v "$p" >/dev/null || { echo "demo: $p is missing: run scripts/deps.sh demo" >&2; exit 1; }
 done
@@ -35,7 +35,7 @@ show() {
 # same FILE FILE: both have the same content.
 same() { show cmp "$1" "$2" && echo "same"; }
 # Everything below uses the pool by default.
-skerry() { "$repo/bin/skerry" --pool file://"$dir"/pool "$@"; }
+skerry() { "$binary" --pool file://"$dir"/pool "$@"; }
 
 # serve NAME: starts a server, waits until it is ready and sets uri.
 serve() {
@@ -43,7 +43,7 @@ serve() {
 	rm -f "$fifo"
 	mkfifo "$fifo"
 	printf '$ skerry serve %s --nbd unix:%s &\n' "$1" "$dir/nbd.sock"
-	"$repo/bin/skerry" --pool file://"$dir"/pool serve "$1" --nbd unix:"$dir"/nbd.sock >"$fifo" &
+	"$binary" --pool file://"$dir"/pool serve "$1" --nbd unix:"$dir"/nbd.sock >"$fifo" &
 	server=$!
 	# The server keeps the FIFO open for writing; the first line is the URI.
 	exec 3<"$fifo"

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # image.sh: makes a small Debian disk, once, and prints the path of the raw file.
 #
-# The disk boots by BIOS from itself alone: MBR, extlinux, one ext4 partition. Each boot
-# adds a line to /boots, syncs, prints "OS-OK ... boots=N" on the serial port and powers off.
+# The disk boots by BIOS from itself alone: MBR, extlinux, one ext4 partition. Boot N adds a
+# line to /boots, prints "OS-UP boots=N" on the serial port, verifies what earlier boots wrote
+# by /sums, writes 16 MiB of noise to /data.N, syncs, prints "OS-OK ... boots=N data=SHA256 ..."
+# (or "OS-BAD") and powers off.
 # It is shared by all tests: serve it read-only, or a copy, an import or a clone of it.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -41,15 +43,33 @@ fi
 echo "vm: making a disk of it" >&2
 "${sudo[@]}" tar -C "$root" -xf "$tree" --exclude='./dev/*' --exclude='./var/lib/apt/lists/*' --exclude='./var/cache/apt/*'
 
-mkdir -p "$tmp/add/etc/systemd/system/multi-user.target.wants" "$tmp/add/boot"
+mkdir -p "$tmp/add/etc/systemd/system/multi-user.target.wants" "$tmp/add/boot" "$tmp/add/usr/local/sbin"
 cat >"$tmp/add/etc/systemd/system/boots.service" <<'UNIT'
 [Unit]
 Description=Count the boots on the disk and tell the serial port
 After=basic.target
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'echo "boot $(cut -d" " -f1 /proc/uptime)" >>/boots && sync && echo "OS-OK $(. /etc/os-release; echo $PRETTY_NAME) boots=$(wc -l </boots) $(cut -d" " -f1 /proc/uptime)s" >/dev/ttyS0; systemctl poweroff --force'
+ExecStart=/usr/local/sbin/count-boots
 UNIT
+cat >"$tmp/add/usr/local/sbin/count-boots" <<'BOOTS'
+#!/bin/bash
+exec >/dev/ttyS0 2>&1
+set -eo pipefail
+trap 'echo "OS-BAD line $LINENO"; systemctl poweroff --force' ERR
+uptime() { cut -d' ' -f1 /proc/uptime; }
+echo "boot $(uptime)" >>/boots
+n=$(wc -l </boots)
+echo "OS-UP boots=$n"
+[ ! -e /sums ] || sha256sum --quiet -c /sums
+head -c 16M /dev/urandom >"/data.$n"
+sync
+sha256sum "/data.$n" >>/sums
+sync
+echo "OS-OK $(. /etc/os-release; echo "$PRETTY_NAME") boots=$n data=$(cut -d' ' -f1 /sums | tail -n1) $(uptime)s"
+systemctl poweroff --force
+BOOTS
+chmod +x "$tmp/add/usr/local/sbin/count-boots"
 ln -s ../boots.service "$tmp/add/etc/systemd/system/multi-user.target.wants/"
 ln -s /lib/systemd/system/multi-user.target "$tmp/add/etc/systemd/system/default.target"
 echo '/dev/vda1 / ext4 defaults 0 1' >"$tmp/add/etc/fstab"
