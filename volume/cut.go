@@ -41,9 +41,20 @@ func (c *cutter) kick() {
 	}
 }
 
-func (c *cutter) stop() {
+// stop ends the background work and waits for it, at longest until ctx ends.
+func (c *cutter) stop(ctx context.Context) error {
 	c.stopped.Do(func() { close(c.quit) })
-	c.done.Wait()
+	ended := make(chan struct{})
+	go func() {
+		c.done.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // cutLoop does the cuts that are asked for.

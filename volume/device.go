@@ -196,8 +196,7 @@ func (d *Device) Close(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer close(d.closed)
-	drained := d.grace.pass(ctx)
-	d.cutter.stop()
+	drained := errors.Join(d.grace.pass(ctx), d.cutter.stop(ctx))
 	if drained == nil {
 		d.queue.close()
 		d.watch.close()
