@@ -200,6 +200,23 @@ func TestClonesThatAreNotRegisteredKeepTheirParentWhole(t *testing.T) {
 	}
 }
 
+func TestManyMissingObjectsAreCounted(t *testing.T) {
+	b := newStorage(t)
+	p := start(t, b, 1)
+	p.create("vm1", 4*mib)
+	p.write("vm1", 0, 4*mib, 1)
+	id, err := p.Lookup(t.Context(), "vm1")
+	p.ok(err)
+	for _, name := range objects(t, b, chunk.GroupName(id, chunk.Data)) {
+		p.ok(b.Unlink(t.Context(), name))
+	}
+	r, err := collect.Check(t.Context(), p.Pool, collect.CheckOptions{})
+	p.ok(err)
+	if n := len(r.Problems); n != 21 || r.Problems[n-1].Text != "44 more objects are missing" {
+		t.Fatalf("found: %+v", r.Problems)
+	}
+}
+
 func TestNamesOfUnreadableVolumesStay(t *testing.T) {
 	b, p, id := family(t)
 	for _, name := range objects(t, b, chunk.GroupName(id, chunk.Roots)) {

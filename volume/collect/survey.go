@@ -14,13 +14,17 @@ import (
 
 // survey is what is seen of one live volume.
 type survey struct {
-	c     *checker
-	root  *mapper.Root
-	alive bool // a living process holds it
-	own   serials
-	away  bool // something of other volumes is reached
-	pages map[string][]byte
+	c       *checker
+	root    *mapper.Root
+	alive   bool // a living process holds it
+	own     serials
+	away    bool // something of other volumes is reached
+	pages   map[string][]byte
+	missing int64 // objects that the map names
 }
+
+// missingNamed is how many missing objects of a volume are told by name.
+const missingNamed = 20
 
 // live checks a volume that counts.
 func (c *checker) live(ctx context.Context, root *mapper.Root, alive bool) error {
@@ -45,6 +49,9 @@ func (c *checker) live(ctx context.Context, root *mapper.Root, alive bool) error
 	}
 	if err := s.snapshots(ctx, w); err != nil {
 		return err
+	}
+	if more := s.missing - missingNamed; more > 0 {
+		s.c.found(Damage, s.root.Name, "%d more objects are missing", more)
 	}
 	if err := s.parent(ctx); err != nil {
 		return err
@@ -93,7 +100,9 @@ func (s *survey) layer(ctx context.Context, l mapper.LayerRef) error {
 	name := chunk.DataName(l.Owner, l.Chunk, l.Serial)
 	switch _, err := s.c.client.Stat(ctx, name); {
 	case errors.Is(err, drivers.ErrNotFound):
-		s.c.found(Damage, s.root.Name, "chunk %d: object %s is missing", l.Chunk, name)
+		if s.missing++; s.missing <= missingNamed {
+			s.c.found(Damage, s.root.Name, "chunk %d: object %s is missing", l.Chunk, name)
+		}
 	case err != nil:
 		return err
 	}
