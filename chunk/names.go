@@ -12,6 +12,7 @@ import (
 //	pool                                             the pool record
 //	names/<volume name>                              name record
 //	instances/<nonce>                                instance file of a process that holds volumes
+//	reserve/<random>                                 space kept back for metadata
 //	v/<volume id>/root/<generation>                  a grant and its root
 //	v/<volume id>/page/<generation>.<counter>        map page
 //	v/<volume id>/journal/<generation>.<counter>
@@ -25,6 +26,7 @@ const (
 	PoolName      = "pool"
 	NamesGroup    = "names"
 	InstanceGroup = "instances"
+	ReserveGroup  = "reserve"
 	volumesGroup  = "v"
 	fanShift      = 16
 )

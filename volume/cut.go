@@ -125,11 +125,11 @@ type cutResult struct {
 
 // Cut brings all that the journal says into the map's pages and a new root. After it the root
 // in force reaches every object that is in use and has a serial up to bound; what the device itself made
-// superfluous before is removed.
+// superfluous before is removed, and all requests that had begun before have ended.
 func (d *Device) Cut(ctx context.Context) (bound chunk.Serial, err error) {
 	r, err := d.cut(ctx, cutOptions{})
 	if err == nil {
-		err = d.sweep(ctx)
+		err = errors.Join(d.grace.pass(ctx), d.sweep(ctx))
 	}
 	return r.bound, err
 }

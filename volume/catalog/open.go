@@ -14,19 +14,31 @@ import (
 // until then, and Snapshot, Clone and the removal of snapshots go through it. One device is open at a time: opening it again in this
 // pool fails with ErrInUse, in another process with a [locking.HeldError].
 func (p *Pool) OpenVolume(ctx context.Context, name string) (*volume.Device, error) {
-	h, err := p.holdNamed(ctx, name)
+	var dev *volume.Device
+	err := p.WithReserve(ctx, func() (err error) {
+		dev, err = p.openVolume(ctx, name)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open volume %s: %w", name, err)
 	}
+	return dev, nil
+}
+
+func (p *Pool) openVolume(ctx context.Context, name string) (*volume.Device, error) {
+	h, err := p.holdNamed(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	if h.dev != nil {
 		h.done(ctx)
-		return nil, fmt.Errorf("open volume %s: %w: this process has it open", name, ErrInUse)
+		return nil, fmt.Errorf("%w: this process has it open", ErrInUse)
 	}
 	defer p.leave(h.id, h.entry)
 	t := tracked{h.lease, p, h.id, h.entry}
 	dev, err := volume.Open(ctx, p.config(h.id), t)
 	if err != nil {
-		return nil, fmt.Errorf("open volume %s: %w", name, err)
+		return nil, err
 	}
 	p.opened(h.entry, dev, h.lease)
 	return dev, nil

@@ -44,9 +44,13 @@ type Pool struct {
 func Init(ctx context.Context, e *drivers.Engine) error {
 	record := mapper.PoolRecord{Created: time.Now()}
 	rand.Read(record.ID[:]) // never fails, says its documentation
-	err := e.Client(drivers.LaneMeta, 0, nil).Replace(ctx, chunk.PoolName, record.Encode(), drivers.Condition{Absent: true})
+	client := e.Client(drivers.LaneMeta, 0, nil)
+	err := client.Replace(ctx, chunk.PoolName, record.Encode(), drivers.Condition{Absent: true})
 	if errors.Is(err, drivers.ErrExists) {
 		return ErrPoolExists
+	}
+	if err == nil {
+		err = fillReserve(ctx, client)
 	}
 	if err != nil {
 		return fmt.Errorf("create pool: %w", err)

@@ -29,11 +29,13 @@ func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, err
 	if o.Limit <= 0 {
 		o.Limit = removeLimit
 	}
-	if r.Snapshot != "" {
-		err = p.removeSnapshot(ctx, r)
-	} else {
+	err = p.WithReserve(ctx, func() (err error) {
+		if r.Snapshot != "" {
+			return p.removeSnapshot(ctx, r)
+		}
 		removal, err = p.removeVolume(ctx, r.Volume, o)
-	}
+		return err
+	})
 	if err != nil {
 		return removal, fmt.Errorf("remove %v: %w", r, err)
 	}

@@ -12,7 +12,7 @@ import (
 // Rollback makes a volume again what it was when a snapshot was taken, its size included. What was written since then is lost,
 // the snapshots stay. It fails with ErrInUse if a living process holds the volume.
 func (p *Pool) Rollback(ctx context.Context, r Ref) error {
-	if err := p.rollback(ctx, r); err != nil {
+	if err := p.WithReserve(ctx, func() error { return p.rollback(ctx, r) }); err != nil {
 		return fmt.Errorf("roll back to %v: %w", r, err)
 	}
 	return nil

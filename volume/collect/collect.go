@@ -41,6 +41,18 @@ type Skipped struct {
 // Collect removes what nothing reaches. Volumes that living processes hold are skipped, unless this pool has them open. It
 // goes on after what it cannot do and reports that; its error is for what ended it.
 func Collect(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
+	var report Report
+	err := p.WithReserve(ctx, func() (err error) {
+		report, err = collectAll(ctx, p, o)
+		return err
+	})
+	if err != nil {
+		return report, fmt.Errorf("collect: %w", err)
+	}
+	return report, nil
+}
+
+func collectAll(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
 	c := &collector{p: p, client: p.Engine().Client(drivers.LaneBackground, 0, nil)}
 	var err error
 	switch {
@@ -54,10 +66,7 @@ func Collect(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
 	default:
 		err = c.all(ctx)
 	}
-	if err != nil {
-		return c.report, fmt.Errorf("collect: %w", err)
-	}
-	return c.report, nil
+	return c.report, err
 }
 
 // collector collects one pool.

@@ -1,0 +1,60 @@
+package catalog
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"skerry/chunk"
+	"skerry/drivers"
+)
+
+// reserveSize is the space in bytes that a pool keeps back for what must be written to get space back: roots, and the pages of a
+// volume that was not closed cleanly.
+const reserveSize = 8 << 20
+
+// fillReserve makes the pool's reserve.
+func fillReserve(ctx context.Context, c drivers.Client) error {
+	var digits [8]byte
+	rand.Read(digits[:]) // never fails, says its documentation
+	name := chunk.ReserveGroup + "/" + hex.EncodeToString(digits[:])
+	if err := c.Create(ctx, name); err != nil {
+		return fmt.Errorf("make the reserve: %w", err)
+	}
+	err := c.Allocate(ctx, name, 0, reserveSize)
+	if err == nil {
+		err = errors.Join(c.Sync(ctx, name), c.SyncGroup(ctx, chunk.ReserveGroup))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("make the reserve: %w", err), c.Unlink(ctx, name))
+	}
+	return nil
+}
+
+// spendReserve gives the pool's reserve back to the storage and reports whether there was one.
+func (p *Pool) spendReserve(ctx context.Context) (spent bool, err error) {
+	err = p.client.List(ctx, chunk.ReserveGroup, func(info drivers.Info) error {
+		spent = true
+		return p.client.Unlink(ctx, info.Name)
+	})
+	return spent, err
+}
+
+// WithReserve does what gives space back, or what must come before that: if the storage is full, fn is
+// done again with the space that the pool keeps back for it. Afterwards that is kept back again, as far as there is space.
+func (p *Pool) WithReserve(ctx context.Context, fn func() error) error {
+	err := fn()
+	if !errors.Is(err, drivers.ErrNoSpace) {
+		return err
+	}
+	if spent, failed := p.spendReserve(ctx); failed != nil || !spent {
+		return errors.Join(err, failed)
+	}
+	err = fn()
+	if failed := fillReserve(ctx, p.client); failed != nil {
+		p.log.Warn("the pool has no reserve: remove volumes or snapshots, or run gc", "err", failed)
+	}
+	return err
+}
