@@ -240,6 +240,10 @@ func decodePage(b []byte, want pageIdentity, owner func(chunk.VolumeID) (uint16,
 				d.fail("entry %d is %x", i, v)
 				break
 			}
+			if v, ok := compact(owners[o], serial); ok {
+				c.entries[i] = v
+				break
+			}
 			c.put(uint16(i), stack{{owner: owners[o], serial: serial, full: true}})
 		}
 	}
