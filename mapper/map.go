@@ -314,6 +314,7 @@ func (m *Map) fetch(ctx context.Context, number uint64, ref PageRef) (*page, err
 // install makes p the map's page unless there is one already. It returns the map's page, or nil if what p was
 // loaded from is no longer current.
 func (m *Map) install(p *page, ref PageRef) *page {
+	size := p.content.size() // before others see and change it
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if q := m.pages[p.number].Load(); q != nil {
@@ -325,7 +326,7 @@ func (m *Map) install(p *page, ref PageRef) *page {
 	m.clock.Add(1)
 	p.used.Store(m.clock.Load())
 	m.pages[p.number].Store(p)
-	if m.memory.Add(p.content.size()) > m.limit {
+	if m.memory.Add(size) > m.limit {
 		m.evictLocked(p.number)
 	}
 	return p
