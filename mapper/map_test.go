@@ -83,6 +83,15 @@ func (w *walk) publish() {
 	checkChunk(w.t, w.m, w.model, index, [][2]int64{{int64(first) * chunk.BlockSize, int64(end-first) * chunk.BlockSize}})
 }
 
+// fill writes a whole chunk.
+func (w *walk) fill(index uint64) {
+	s, _ := w.next()
+	if _, err := w.m.Publish(w.t.Context(), index, s, 0, w.geom.Blocks(), false, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	w.model.publish(index, s, 0, w.geom.Blocks(), false)
+}
+
 func (w *walk) begin() {
 	w.capture, w.captured = w.m.Capture(), w.model.clone()
 }
@@ -218,11 +227,7 @@ func TestManyOwners(t *testing.T) {
 	w := newWalk(t, rng, chunk.MinSize, 1<<30)
 	for i := range uint64(300) {
 		w.become()
-		s, _ := w.next()
-		if _, err := w.m.Publish(t.Context(), i, s, 0, w.geom.Blocks(), false, nil); err != nil {
-			t.Fatal(err)
-		}
-		w.model.publish(i, s, 0, w.geom.Blocks(), false)
+		w.fill(i)
 	}
 	w.reload()
 	checkMap(t, w.m, w.model)
