@@ -3,8 +3,8 @@
 #
 # The disk boots by BIOS from itself alone: MBR, extlinux, one ext4 partition. Boot N adds a
 # line to /boots, prints "OS-UP boots=N" on the serial port, verifies what earlier boots wrote
-# by /sums, writes 16 MiB of noise to /data.N, syncs, prints "OS-OK ... boots=N data=SHA256 ..."
-# (or "OS-BAD") and powers off.
+# by /sums, writes 16 MiB of noise to /data.N, prints "OS-SYNC", syncs, prints "OS-OK ... boots=N
+# data=SHA256 ..." (or "OS-BAD") and powers off.
 # It is shared by all tests: serve it read-only, or a copy, an import or a clone of it.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
@@ -63,6 +63,7 @@ n=$(wc -l </boots)
 echo "OS-UP boots=$n"
 [ ! -e /sums ] || sha256sum --quiet -c /sums
 head -c 16M /dev/urandom >"/data.$n"
+echo OS-SYNC
 sync
 sha256sum "/data.$n" >>/sums
 sync
