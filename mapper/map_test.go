@@ -80,6 +80,16 @@ func (w *walk) publish() {
 	if !slices.Equal(dropped, want) {
 		w.t.Fatalf("chunk %d, %v of blocks [%d, %d), zero %v: dropped %v, want %v", index, serial, first, end, zero, dropped, want)
 	}
+	for _, s := range want {
+		if w.m.Shows(index, s) {
+			w.t.Fatalf("chunk %d shows %v, which was dropped", index, s)
+		}
+	}
+	for s := range w.model.objects(index) {
+		if !w.m.Shows(index, s) {
+			w.t.Fatalf("chunk %d does not show %v", index, s)
+		}
+	}
 	checkChunk(w.t, w.m, w.model, index, [][2]int64{{int64(first) * chunk.BlockSize, int64(end-first) * chunk.BlockSize}})
 }
 
@@ -218,6 +228,33 @@ func TestLateLayersLieBelowNewerOnes(t *testing.T) {
 	want := []string{"0.0 0+2", "1.1 2+1", "1.2 3+1", "1.3 4+4", "0.0 8+8"}
 	if !ok || !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestDroppedObjectCanComeBack publishes a block of an object after all others became zeros, as a write beside a discard does.
+func TestDroppedObjectCanComeBack(t *testing.T) {
+	w := newWalk(t, random(t), chunk.MinSize, 1)
+	w.fill(0)
+	object := w.serial
+	publish := func(first, end int, zero bool, want ...chunk.Serial) {
+		t.Helper()
+		dropped, err := w.m.Publish(t.Context(), 0, object, first, end, zero, nil)
+		if err != nil || !slices.Equal(dropped, want) || w.m.Shows(0, object) != (want == nil) {
+			t.Errorf("dropped %v, want %v: shown %v, %v", dropped, want, w.m.Shows(0, object), err)
+		}
+		w.model.publish(0, object, first, end, zero)
+		checkMap(t, w.m, w.model)
+	}
+	publish(0, 16, true, object)
+	publish(3, 4, false)
+	publish(3, 4, true, object)
+	publish(0, 16, false)
+	if w.m.Shows(0, object+1) || w.m.Shows(1, object) {
+		t.Error("what was never there is shown")
+	}
+	w.reload()
+	if !w.m.Shows(1, object) {
+		t.Error("a page that is not in memory is sure to show nothing")
 	}
 }
 
