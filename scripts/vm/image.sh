@@ -71,6 +71,8 @@ echo "OS-OK $(. /etc/os-release; echo "$PRETTY_NAME") boots=$n data=$(cut -d' ' 
 systemctl poweroff --force
 BOOTS
 chmod +x "$tmp/add/usr/local/sbin/count-boots"
+# A login on the serial port would hang up on who speaks there.
+ln -s /dev/null "$tmp/add/etc/systemd/system/serial-getty@ttyS0.service"
 ln -s ../boots.service "$tmp/add/etc/systemd/system/multi-user.target.wants/"
 ln -s /lib/systemd/system/multi-user.target "$tmp/add/etc/systemd/system/default.target"
 echo '/dev/vda1 / ext4 defaults 0 1' >"$tmp/add/etc/fstab"
