@@ -194,7 +194,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 			root.Owners, root.Pages, root.Mark = r.owners, r.pages, mark
 			switch {
 			case o.last:
-				root.Journals = nil
+				root.Journals, root.Failed = nil, false
 			case w != nil:
 				root.Journals = []mapper.JournalRef{{Generation: root.Generation, Boot: d.o.Boot, Start: start}}
 			}
@@ -209,6 +209,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	d.dirty.cutDone(state)
 	if w != nil {
 		w.Release(start)
+		d.flusher.cover(start.Seq - 1)
 	}
 	d.discardable(state.dropped, replaced)
 	if old != nil && (old != w || o.last) {

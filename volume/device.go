@@ -27,12 +27,13 @@ type Device struct {
 	o      Options
 	log    *slog.Logger
 
-	id      chunk.VolumeID
-	geom    chunk.Geometry
-	size    int64
-	m       *mapper.Map
-	journal atomic.Pointer[journal.Writer]
-	making  sync.Mutex // of the journal
+	id       chunk.VolumeID
+	geom     chunk.Geometry
+	size     int64
+	m        *mapper.Map
+	journal  atomic.Pointer[journal.Writer]
+	making   sync.Mutex    // of the journal
+	recorded atomic.Uint64 // the last frame with a change
 
 	locks   *locks
 	gate    gate

@@ -19,7 +19,7 @@ type dirty struct {
 	objects map[journal.Object]*objectState
 	fans    map[string]uint64 // groups in which objects were created since they were last synced, with the last one's number
 	creates uint64            // numbers creations
-	count   int               // blocks written since the last flush
+	written []*objectState    // those with blocks to flush, and some that have none any more
 	dropped []journal.Object
 }
 
@@ -33,7 +33,9 @@ type fan struct {
 type objectState struct {
 	object    journal.Object
 	touched   bool         // the journal since the last cut names it
-	written   chunk.Bitmap // blocks written since the last flush
+	listed    bool         // in dirty.written
+	written   chunk.Bitmap // blocks written since the last flush, or since the last cut if that came later
+	cutting   chunk.Bitmap // the same before the cut that is under way; nil if none
 	journaled chunk.Bitmap // blocks with data in the journal since the last cut; nil if none
 	before    chunk.Bitmap // the same before the cut that is under way
 }
@@ -79,19 +81,15 @@ func (d *dirty) write(o journal.Object, first, end int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.stateLocked(o)
-	before := s.written.Count()
 	s.written.Set(first, end)
-	d.count += s.written.Count() - before
+	d.listLocked(s)
 }
 
-// clear notes that blocks [first, end) became zeros, whose content no flush needs.
-func (d *dirty) clear(o journal.Object, first, end int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.stateLocked(o)
-	before := s.written.Count()
-	s.written.Clear(first, end)
-	d.count += s.written.Count() - before
+func (d *dirty) listLocked(s *objectState) {
+	if !s.listed {
+		s.listed = true
+		d.written = append(d.written, s)
+	}
 }
 
 // drop notes that objects left the map; they can be removed after the next cut.
@@ -118,30 +116,39 @@ type written struct {
 func (d *dirty) capture() (objects []written, fans []fan, count int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for o, s := range d.objects {
-		if s.written.Empty() {
+	for _, s := range d.written {
+		s.listed = false
+		w := written{object: s.object, blocks: union(s.written, s.cutting)}
+		n := w.blocks.Count()
+		if n == 0 {
 			continue
 		}
-		w := written{object: o, blocks: s.written}
+		count += n
 		if s.journaled != nil || s.before != nil {
-			w.stale = chunk.NewBitmap(d.blocks)
+			w.stale = union(s.journaled, s.before)
 			for i := range w.stale {
-				if s.journaled != nil {
-					w.stale[i] |= s.journaled[i]
-				}
-				if s.before != nil {
-					w.stale[i] |= s.before[i]
-				}
 				w.stale[i] &= w.blocks[i]
 			}
 		}
-		s.written = chunk.NewBitmap(d.blocks)
+		s.written, s.cutting = chunk.NewBitmap(d.blocks), nil
 		objects = append(objects, w)
 	}
-	fans = d.fansLocked()
-	count, d.count = d.count, 0
+	clear(d.written)
+	d.written = d.written[:0]
 	slices.SortFunc(objects, func(a, b written) int { return compareObjects(a.object, b.object) })
-	return objects, fans, count
+	return objects, d.fansLocked(), count
+}
+
+// union returns a new set of the blocks of two sets, of which one may be nil.
+func union(a, b chunk.Bitmap) chunk.Bitmap {
+	if a == nil {
+		a, b = b, a
+	}
+	u := a.Clone()
+	for i := range b {
+		u[i] |= b[i]
+	}
+	return u
 }
 
 // restore takes back a capture whose flush did not happen.
@@ -150,11 +157,8 @@ func (d *dirty) restore(objects []written) {
 	defer d.mu.Unlock()
 	for _, w := range objects {
 		s := d.stateLocked(w.object)
-		before := s.written.Count()
-		for i := range s.written {
-			s.written[i] |= w.blocks[i]
-		}
-		d.count += s.written.Count() - before
+		s.written = union(s.written, w.blocks)
+		d.listLocked(s)
 	}
 }
 
@@ -209,6 +213,7 @@ func (d *dirty) cut() cutState {
 			s.touched = false
 		}
 		s.before, s.journaled = s.journaled, nil
+		s.cutting, s.written = s.written, chunk.NewBitmap(d.blocks)
 	}
 	slices.SortFunc(c.objects, compareObjects)
 	return c
@@ -220,12 +225,13 @@ func (d *dirty) cutDone(c cutState) {
 	defer d.mu.Unlock()
 	for _, o := range c.dropped {
 		if s := d.objects[o]; s != nil {
-			d.count -= s.written.Count()
+			clear(s.written) // it is listed still
+			s.cutting = nil
 			delete(d.objects, o)
 		}
 	}
 	for o, s := range d.objects {
-		s.before = nil
+		s.before, s.cutting = nil, nil
 		if !s.touched && s.journaled == nil && s.written.Empty() {
 			delete(d.objects, o)
 		}
@@ -241,15 +247,11 @@ func (d *dirty) cutFailed(c cutState) {
 		d.stateLocked(o).touched = true
 	}
 	for _, s := range d.objects {
-		switch {
-		case s.journaled == nil:
-			s.journaled = s.before
-		case s.before != nil:
-			for i := range s.journaled {
-				s.journaled[i] |= s.before[i]
-			}
+		if s.before != nil {
+			s.journaled = union(s.before, s.journaled)
 		}
-		s.before = nil
+		s.written = union(s.written, s.cutting)
+		s.before, s.cutting = nil, nil
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -26,9 +27,16 @@ const (
 type flusher struct {
 	token chan struct{} // held by the flush that runs
 
-	mu      sync.Mutex
-	next    *flight
-	covered uint64 // deltas in frames up to here are durable
+	mu   sync.Mutex
+	next *flight
+
+	covered atomic.Uint64 // deltas in frames up to here are durable
+}
+
+// cover notes that the deltas in frames up to seq are durable.
+func (f *flusher) cover(seq uint64) {
+	for c := f.covered.Load(); c < seq && !f.covered.CompareAndSwap(c, seq); c = f.covered.Load() {
+	}
 }
 
 // flight is one flush and those who wait for it.
@@ -98,12 +106,12 @@ func (d *Device) tryFlush(ctx context.Context) error {
 	}
 	covers := w.Last()
 	objects, fans, count := d.dirty.capture()
-	if count == 0 && covers <= d.flusher.covered {
+	if count == 0 && d.recorded.Load() <= d.flusher.covered.Load() {
 		return d.lease.Err()
 	}
 	var seq uint64
 	var err error
-	if journaled(objects, count) && (count+len(objects)+2)*(chunk.BlockSize+journal.MaxEntry) < int(w.Size()/4) {
+	if journaled(objects, count) && count*(chunk.BlockSize+journal.MaxEntry) < int(w.Size()/4) {
 		d.stats.journalFlushes.Add(1)
 		seq, err = d.flushToJournal(ctx, w, objects, covers)
 	} else {
@@ -123,7 +131,7 @@ func (d *Device) tryFlush(ctx context.Context) error {
 	if err := w.Sync(ctx, seq); err != nil {
 		return d.fail(fmt.Errorf("sync the journal: %w", err))
 	}
-	d.flusher.covered = covers
+	d.flusher.cover(covers)
 	if w.Live() > w.Size()/2 {
 		d.cutter.kick()
 	}

@@ -110,10 +110,6 @@ func (d *Device) storeReplayed(ctx context.Context, root *mapper.Root) error {
 	if _, err := d.cut(ctx, cutOptions{last: true}); err != nil {
 		return err
 	}
-	err := d.lease.Switch(ctx, func(r *mapper.Root) { r.Failed = false })
-	if err != nil {
-		return err
-	}
 	for _, j := range root.Journals {
 		if err := d.back.Unlink(ctx, chunk.SerialName(d.id, chunk.Journals, j.Start.Object)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
 			return err

@@ -84,9 +84,11 @@ func (d *Device) record(ctx context.Context, fill func(*journal.Batch)) error {
 
 func (d *Device) append(ctx context.Context, b *journal.Batch) error {
 	w := d.journal.Load()
-	_, err := w.Append(ctx, b)
+	seq, err := w.Append(ctx, b)
 	switch {
 	case err == nil:
+		for last := d.recorded.Load(); last < seq && !d.recorded.CompareAndSwap(last, seq); last = d.recorded.Load() {
+		}
 		if w.Live() > w.Size()/2 {
 			d.cutter.kick()
 		}
@@ -350,7 +352,7 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) er
 		return err
 	}
 	d.dirty.touch(o.Object)
-	d.dirty.clear(o.Object, first, end)
+	// The blocks stay dirty: a flush that began before the zeros were recorded covers what the blocks held, and not the zeros.
 	err = d.guest.PunchHole(ctx, o.name, int64(first)*chunk.BlockSize, int64(end-first)*chunk.BlockSize)
 	if isUnknown(err) {
 		d.retired.add(o.Object)
