@@ -28,7 +28,7 @@ func (p *Pool) Clone(ctx context.Context, from Ref, name string, o CloneOptions)
 		return err
 	})
 	if err != nil {
-		return Info{}, fmt.Errorf("clone %v to %s: %w", from, name, err)
+		return Info{}, doing(err, "clone %v to %s", from, name)
 	}
 	info.Parent = from
 	return info, nil
@@ -51,7 +51,7 @@ func (p *Pool) clone(ctx context.Context, from Ref, name string, o CloneOptions)
 	if from.Snapshot != "" {
 		s, err = p.snapshotNamed(ctx, root.Volume, from)
 	} else if s, err = p.loadSnapshot(ctx, root.Volume, o.Hidden); errors.Is(err, drivers.ErrNotFound) {
-		err = fmt.Errorf("%w: the hidden snapshot is gone: try again", ErrNotFound)
+		err = tell(ErrNotFound, "volume %s: the hidden snapshot for its clone is gone: try again", from.Volume)
 	}
 	if err != nil {
 		return Info{}, err
@@ -84,7 +84,7 @@ func (p *Pool) cloneVolume(ctx context.Context, from, name string, o CloneOption
 
 func fits(size, least int64) error {
 	if size != 0 && size < least {
-		return fmt.Errorf("size %d is less than the snapshot's %d: %w", size, least, drivers.ErrInvalid)
+		return tell(drivers.ErrInvalid, "a clone of %d bytes is smaller than what it begins as, %d bytes", size, least)
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (p *Pool) cloneOf(ctx context.Context, s *mapper.Snapshot, name string, o C
 		return Info{}, err
 	}
 	if len(s.Owners) >= mapper.MaxOwners {
-		return Info{}, fmt.Errorf("the snapshot shares objects of %d volumes, the most there can be: flatten it first", len(s.Owners))
+		return Info{}, fmt.Errorf("the snapshot shares objects of %d volumes, the most there can be: export it and import that instead", len(s.Owners))
 	}
 	size := s.Size
 	if o.Size != 0 {

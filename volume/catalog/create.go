@@ -29,7 +29,7 @@ func (p *Pool) Create(ctx context.Context, name string, o CreateOptions) (Info, 
 		return err
 	})
 	if err != nil {
-		return Info{}, fmt.Errorf("create volume %s: %w", name, err)
+		return Info{}, doing(err, "create volume %s", name)
 	}
 	return info, nil
 }
@@ -58,7 +58,7 @@ func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, 
 
 func checkSize(size int64) error {
 	if size <= 0 || size > mapper.MaxVolumeSize || size%chunk.SectorSize != 0 {
-		return fmt.Errorf("size %d: want a multiple of %d up to 4P: %w", size, chunk.SectorSize, drivers.ErrInvalid)
+		return tell(drivers.ErrInvalid, "size %d: want a multiple of %d up to 4P", size, chunk.SectorSize)
 	}
 	return nil
 }
@@ -100,10 +100,18 @@ func (h *Held) undo(ctx context.Context, why error) error {
 	if h.lease.Err() != nil {
 		return why // what is left is found by the next collection
 	}
-	if _, err := h.destroy(ctx, 0); err != nil {
+	if err := h.scrap(ctx); err != nil {
 		h.pool.log.Warn("unfinished volume is left for gc", "volume", h.id.String(), "err", err)
 	}
 	return why
+}
+
+// scrap removes a volume that is being created. Storage that the volume has filled is no hindrance.
+func (h *Held) scrap(ctx context.Context) error {
+	return h.pool.WithReserve(ctx, func() error {
+		_, err := h.destroy(ctx, 0)
+		return err
+	})
 }
 
 // Creation is a volume that is being filled before anybody can see it. It ends with Commit or Abort. It is for one goroutine.
@@ -134,7 +142,7 @@ func (p *Pool) Begin(ctx context.Context, name string, o CreateOptions) (*Creati
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create volume %s: %w", name, err)
+		return nil, doing(err, "create volume %s", name)
 	}
 	return c, nil
 }
@@ -153,7 +161,7 @@ func (c *Creation) Commit(ctx context.Context) (Info, error) {
 	} else if h != nil {
 		err = h.undo(ctx, err)
 	}
-	return Info{}, fmt.Errorf("create volume %s: %w", c.name, err)
+	return Info{}, doing(err, "create volume %s", c.name)
 }
 
 // Abort removes the volume with all that was written. After Commit it does nothing.
@@ -170,7 +178,7 @@ func (c *Creation) Abort(ctx context.Context) error {
 	if err := h.lease.Err(); err != nil {
 		return fmt.Errorf("give up volume %s: %w: gc removes it", c.name, err)
 	}
-	if _, err := h.destroy(ctx, 0); err != nil {
+	if err := h.scrap(ctx); err != nil {
 		return fmt.Errorf("give up volume %s: %w: gc removes it", c.name, err)
 	}
 	return nil

@@ -19,10 +19,10 @@ import (
 type Removal struct {
 	Objects int64 // objects removed
 	Bytes   int64 // space that these took
-	Left    int64 // objects known to be left for the next collection; 0: all is gone
+	Left    int64 // objects left for the next collection, at least; 0: all is gone
 }
 
-// batch is how many names are listed before they are removed.
+// batch is how many names are listed before they are removed. The time limit is looked at before each object.
 const batch = 4096
 
 // unlinkers is how many objects are removed at once.
@@ -98,15 +98,14 @@ func (h *Held) clear(ctx context.Context, group string, r *Removal, late func() 
 		if len(infos) == 0 {
 			break
 		}
-		if late() {
-			r.Left += int64(len(infos))
-			break
-		}
 		for _, info := range infos {
 			groups[drivers.Group(info.Name)] = true
 		}
-		if err := unlinkAll(ctx, client, infos, r); err != nil {
+		if err := unlinkAll(ctx, client, infos, r, late); err != nil {
 			return err
+		}
+		if r.Left > 0 {
+			break
 		}
 	}
 	for g := range groups {
@@ -117,12 +116,16 @@ func (h *Held) clear(ctx context.Context, group string, r *Removal, late func() 
 	return nil
 }
 
-// unlinkAll removes objects and counts them.
-func unlinkAll(ctx context.Context, client drivers.Client, infos []drivers.Info, r *Removal) error {
+// unlinkAll removes objects until late says to stop, and counts them.
+func unlinkAll(ctx context.Context, client drivers.Client, infos []drivers.Info, r *Removal, late func() bool) error {
 	var objects, bytes atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(unlinkers)
-	for _, info := range infos {
+	for i, info := range infos {
+		if late() {
+			r.Left += int64(len(infos) - i)
+			break
+		}
 		g.Go(func() error {
 			switch err := client.Unlink(ctx, info.Name); {
 			case errors.Is(err, drivers.ErrNotFound):

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"skerry/chunk"
 	"skerry/drivers"
@@ -67,11 +66,16 @@ func (p *Pool) holdNamed(ctx context.Context, name string) (*Held, error) {
 	}
 }
 
+// openHere says that this pool has a volume open, for what needs it closed.
+func openHere(name string) error {
+	return tell(ErrInUse, "volume %s: in use: this process has it open; close it first", name)
+}
+
 // unheld turns the error that a living process holds a volume into ErrInUse, for what is refused then.
 func unheld(err error) error {
 	var held *locking.HeldError
 	if errors.As(err, &held) {
-		return fmt.Errorf("%w: %v", ErrInUse, held)
+		return tell(ErrInUse, "%v", held)
 	}
 	return err
 }
@@ -127,7 +131,7 @@ func (h *Held) device(ctx context.Context, fn func(*volume.Device) error) error 
 	}
 	dev, err := volume.Open(ctx, h.pool.config(h.id), kept{h.lease, h})
 	if err != nil {
-		return fmt.Errorf("open volume %s: %w", h.Root().Name, err)
+		return err // names the volume
 	}
 	return errors.Join(fn(dev), dev.Close(ctx))
 }

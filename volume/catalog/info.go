@@ -89,7 +89,7 @@ func (p *Pool) SnapshotInfo(ctx context.Context, r Ref) (SnapshotInfo, error) {
 	return describeSnapshot(s, r.Volume), nil
 }
 
-// parentName returns the names of a parent, as far as it is there.
+// parentName returns the names of a parent, as far as it is there. Of one that is damaged, which is no damage of the clone's, it is the id.
 func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error) {
 	if parent.Volume.IsZero() {
 		return Ref{}, nil
@@ -98,6 +98,9 @@ func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error
 	if errors.Is(err, drivers.ErrNotFound) {
 		return Ref{}, nil
 	}
+	if errors.Is(err, mapper.ErrDamaged) {
+		return Ref{Volume: parent.Volume.String()}, nil
+	}
 	if err != nil {
 		return Ref{}, err
 	}
@@ -105,7 +108,7 @@ func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error
 	s, err := p.loadSnapshot(ctx, parent.Volume, parent.Snapshot)
 	if err == nil {
 		r.Snapshot = s.Name
-	} else if !errors.Is(err, drivers.ErrNotFound) {
+	} else if !errors.Is(err, drivers.ErrNotFound) && !errors.Is(err, mapper.ErrDamaged) {
 		return Ref{}, err
 	}
 	return r, nil

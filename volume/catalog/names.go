@@ -13,9 +13,14 @@ import (
 
 func notFound(r Ref) error {
 	if r.Snapshot != "" {
-		return fmt.Errorf("snapshot %v: %w: info %s shows its snapshots", r, ErrNotFound, r.Volume)
+		return tell(ErrNotFound, "snapshot %v: not found; skerry ls %s shows its snapshots", r, r.Volume)
 	}
-	return fmt.Errorf("volume %s: %w: ls shows the volumes of the pool", r.Volume, ErrNotFound)
+	return tell(ErrNotFound, "volume %s: not found; skerry ls shows the volumes of the pool", r.Volume)
+}
+
+// removing says that a snapshot has lost its right to be used.
+func removing(r Ref) error {
+	return tell(ErrNotFound, "snapshot %v: not found: its removal was begun; finish it with: skerry rm %v", r, r)
 }
 
 func exists(r Ref) error {
@@ -23,7 +28,7 @@ func exists(r Ref) error {
 	if r.Snapshot != "" {
 		kind = "snapshot"
 	}
-	return fmt.Errorf("%s %v: %w: choose another name, or remove it with rm", kind, r, ErrExists)
+	return tell(ErrExists, "%s %v: exists already; choose another name, or remove it with: skerry rm %v", kind, r, r)
 }
 
 // lookup returns the live volume that a name stands for, and its root at this moment.
@@ -43,7 +48,7 @@ func (p *Pool) lookup(ctx context.Context, name string) (chunk.VolumeID, *mapper
 		return id, nil, notFound(Ref{Volume: name})
 	}
 	if err != nil {
-		return id, nil, fmt.Errorf("volume %s: %w", name, err)
+		return id, nil, tell(err, "volume %s: %v", name, err)
 	}
 	return id, root, nil
 }
@@ -66,14 +71,14 @@ func (p *Pool) counts(ctx context.Context, name string, root *mapper.Root) (bool
 func (p *Pool) record(ctx context.Context, name string) (chunk.VolumeID, error) {
 	b, err := p.client.Load(ctx, chunk.NameRecord(name))
 	if err != nil {
-		return chunk.VolumeID{}, fmt.Errorf("name %s: %w", name, err)
+		return chunk.VolumeID{}, tell(err, "name %s: %v", name, err)
 	}
 	r, err := mapper.DecodeNameRecord(b)
 	if err == nil && r.Name != name {
 		err = fmt.Errorf("%w: it is the record of %q", mapper.ErrDamaged, r.Name)
 	}
 	if err != nil {
-		return chunk.VolumeID{}, fmt.Errorf("name %s: %w", name, err)
+		return chunk.VolumeID{}, tell(err, "name %s: %v", name, err)
 	}
 	return r.Volume, nil
 }
@@ -114,14 +119,15 @@ func (p *Pool) vacate(ctx context.Context, name string) error {
 	switch {
 	case errors.Is(err, drivers.ErrNotFound):
 	case err != nil:
-		return fmt.Errorf("volume %s: %w", name, err)
+		return tell(err, "volume %s: %v", name, err)
 	case namedBack(name, root):
 		return exists(Ref{Volume: name})
 	}
 	_, err = p.tidy(ctx, id, name, removeLimit)
 	var held *locking.HeldError
 	if errors.As(err, &held) {
-		return fmt.Errorf("volume %s: %w: process %d on host %s is working on it", name, ErrExists, held.Holder.PID, held.Holder.Host)
+		return tell(ErrExists, "volume %s: exists already: process %d on host %s is creating or removing it; wait for that, or choose another name",
+			name, held.Holder.PID, held.Holder.Host)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"context"
-	"fmt"
 
 	"skerry/chunk"
 	"skerry/locking"
@@ -20,7 +19,7 @@ func (p *Pool) OpenVolume(ctx context.Context, name string) (*volume.Device, err
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open volume %s: %w", name, err)
+		return nil, doing(err, "open volume %s", name)
 	}
 	return dev, nil
 }
@@ -32,7 +31,7 @@ func (p *Pool) openVolume(ctx context.Context, name string) (*volume.Device, err
 	}
 	if h.dev != nil {
 		h.done(ctx)
-		return nil, fmt.Errorf("%w: this process has it open", ErrInUse)
+		return nil, tell(ErrInUse, "volume %s: in use: this process has it open", name)
 	}
 	defer p.leave(h.id, h.entry)
 	t := tracked{h.lease, p, h.id, h.entry}
@@ -71,14 +70,14 @@ func (t tracked) Abandon() {
 func (p *Pool) OpenSnapshot(ctx context.Context, r Ref) (*volume.Device, error) {
 	_, s, err := p.findSnapshot(ctx, r)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshot %v: %w", r, err)
+		return nil, doing(err, "open snapshot %v", r)
 	}
 	if s.Deleting {
-		return nil, fmt.Errorf("open snapshot %v: it is being removed: %w", r, ErrNotFound)
+		return nil, removing(r)
 	}
 	dev, err := volume.OpenSnapshot(ctx, p.config(s.Volume), s)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshot %v: %w", r, err)
+		return nil, doing(err, "open snapshot %v", r)
 	}
 	return dev, nil
 }

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"fmt"
 	"strings"
 
 	"skerry/drivers"
@@ -15,7 +14,7 @@ func ParseRef(s string) (Ref, error) {
 	volume, snapshot, at := strings.Cut(s, "@")
 	r := Ref{Volume: volume, Snapshot: snapshot}
 	if !ValidName(volume) || at && !ValidName(snapshot) {
-		return Ref{}, fmt.Errorf("%q is no name: want VOLUME or VOLUME@SNAPSHOT, %s: %w", s, nameRule, drivers.ErrInvalid)
+		return Ref{}, tell(drivers.ErrInvalid, "%q is no name: want VOLUME or VOLUME@SNAPSHOT, %s", s, nameRule)
 	}
 	return r, nil
 }
@@ -54,7 +53,7 @@ func ValidName(s string) bool {
 
 func checkName(s string) error {
 	if !ValidName(s) {
-		return fmt.Errorf("%q is no name: want %s: %w", s, nameRule, drivers.ErrInvalid)
+		return tell(drivers.ErrInvalid, "%q is no name: want %s", s, nameRule)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -37,7 +36,7 @@ func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, err
 		return err
 	})
 	if err != nil {
-		return removal, fmt.Errorf("remove %v: %w", r, err)
+		return removal, doing(err, "remove %v", r)
 	}
 	return removal, nil
 }
@@ -56,14 +55,14 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 	if err != nil {
 		return err
 	}
-	return hasClones(clones)
+	return hasClones(r, clones)
 }
 
-func hasClones(clones []string) error {
+func hasClones(r Ref, clones []string) error {
 	if len(clones) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: it has clones: %s: remove or flatten them first", ErrInUse, strings.Join(clones, ", "))
+	return tell(ErrInUse, "%v: in use: it has clones: %s; remove them first", r, strings.Join(clones, ", "))
 }
 
 func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (Removal, error) {
@@ -122,7 +121,7 @@ func (p *Pool) holdDeleted(ctx context.Context, name string) (*Held, error) {
 // remove removes the held volume.
 func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	if h.dev != nil {
-		return Removal{}, fmt.Errorf("%w: this process has it open: close it first", ErrInUse)
+		return Removal{}, openHere(h.Root().Name)
 	}
 	if h.Root().State == mapper.Deleted {
 		return h.destroy(ctx, o.Limit)
@@ -138,11 +137,11 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 		}
 	}
 	if len(named) > 0 && !o.Snapshots {
-		return Removal{}, fmt.Errorf("%w: it has snapshots: %s: remove them first, or with --snapshots", ErrInUse, strings.Join(named, ", "))
+		return Removal{}, tell(ErrInUse, "volume %s: in use: it has snapshots: %s; remove them first, or with it by --snapshots", h.Root().Name, strings.Join(named, ", "))
 	}
 	clones, err := h.flagAll(ctx, all)
 	if err == nil {
-		err = hasClones(clones)
+		err = hasClones(Ref{Volume: h.Root().Name}, clones)
 	}
 	if err != nil {
 		return Removal{}, err

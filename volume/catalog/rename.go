@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"skerry/locking"
 	"skerry/mapper"
@@ -13,7 +12,7 @@ import (
 // by repeating it.
 func (p *Pool) Rename(ctx context.Context, old, name string) error {
 	if err := p.rename(ctx, old, name); err != nil {
-		return fmt.Errorf("rename volume %s to %s: %w", old, name, err)
+		return doing(err, "rename volume %s to %s", old, name)
 	}
 	return nil
 }
@@ -39,7 +38,7 @@ func (p *Pool) tryRename(ctx context.Context, old, name string) error {
 	}
 	if h.dev != nil {
 		h.done(ctx)
-		return fmt.Errorf("%w: this process has it open: close it first", ErrInUse)
+		return openHere(old)
 	}
 	err = p.reserve(ctx, name, h.id)
 	if err == nil {

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"skerry/chunk"
@@ -13,7 +12,7 @@ import (
 // the snapshots stay. It fails with ErrInUse if a living process holds the volume.
 func (p *Pool) Rollback(ctx context.Context, r Ref) error {
 	if err := p.WithReserve(ctx, func() error { return p.rollback(ctx, r) }); err != nil {
-		return fmt.Errorf("roll back to %v: %w", r, err)
+		return doing(err, "roll back to %v", r)
 	}
 	return nil
 }
@@ -25,14 +24,14 @@ func (p *Pool) rollback(ctx context.Context, r Ref) error {
 	}
 	defer h.done(ctx)
 	if h.dev != nil {
-		return fmt.Errorf("%w: this process has it open: close it first", ErrInUse)
+		return openHere(r.Volume)
 	}
 	s, err := p.snapshotNamed(ctx, h.id, r)
 	if err != nil {
 		return err
 	}
 	if s.Deleting {
-		return fmt.Errorf("%v is being removed: %w", r, ErrNotFound)
+		return removing(r)
 	}
 	return h.lease.Release(ctx, func(root *mapper.Root) {
 		// The parent stays: it is the snapshot's, or none of its snapshots reaches the parent any more.

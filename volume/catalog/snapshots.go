@@ -109,7 +109,7 @@ func (p *Pool) snapshotNamed(ctx context.Context, id chunk.VolumeID, r Ref) (*ma
 // a snapshot of that name.
 func (p *Pool) Snapshot(ctx context.Context, r Ref) (SnapshotInfo, error) {
 	if err := checkName(r.Snapshot); err != nil {
-		return SnapshotInfo{}, fmt.Errorf("snapshot %v: %w", r, err)
+		return SnapshotInfo{}, doing(err, "snapshot %v", r)
 	}
 	return p.snapshot(ctx, r)
 }
@@ -123,17 +123,17 @@ func (p *Pool) SnapshotHidden(ctx context.Context, name string) (SnapshotInfo, e
 func (p *Pool) snapshot(ctx context.Context, r Ref) (info SnapshotInfo, err error) {
 	h, err := p.holdNamed(ctx, r.Volume)
 	if err != nil {
-		return info, fmt.Errorf("snapshot %v: %w", r, err)
+		return info, doing(err, "snapshot %v", r)
 	}
 	defer h.done(ctx)
 	if r.Snapshot != "" {
 		if err := h.freeSnapshotName(ctx, r); err != nil {
-			return info, fmt.Errorf("snapshot %v: %w", r, err)
+			return info, doing(err, "snapshot %v", r)
 		}
 	}
 	s, err := h.snapshot(ctx, r.Snapshot)
 	if err != nil {
-		return info, fmt.Errorf("snapshot %v: %w", r, err)
+		return info, doing(err, "snapshot %v", r)
 	}
 	return describeSnapshot(s, r.Volume), nil
 }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"skerry/chunk"
@@ -21,7 +22,7 @@ type Usage struct {
 func (p *Pool) Usage(ctx context.Context, name string) (Usage, error) {
 	u, err := p.usage(ctx, name)
 	if err != nil {
-		return Usage{}, fmt.Errorf("usage of volume %s: %w", name, err)
+		return Usage{}, doing(err, "usage of volume %s", name)
 	}
 	return u, nil
 }
@@ -45,6 +46,9 @@ func (p *Pool) usage(ctx context.Context, name string) (u Usage, err error) {
 				}
 				return nil
 			})
+		}
+		if errors.Is(err, drivers.ErrNotFound) {
+			err = fmt.Errorf("%w: %w", mapper.ErrDamaged, err)
 		}
 		if err != nil {
 			return u, fmt.Errorf("map page %d: %w", ref.Number, err)
