@@ -11,7 +11,7 @@ import (
 )
 
 // bootTime bounds a boot, which takes 20 seconds without hardware acceleration.
-const bootTime = 60
+const bootTime = 90
 
 // guestPartition is where the guest's file system begins, in the manner of e2fsprogs.
 const guestPartition = "?offset=1048576"
@@ -92,6 +92,7 @@ func (w *world) boot(uri string, boots int, do func(), words ...string) (sum str
 }
 
 func TestInteropGuestBootsFromAClone(t *testing.T) {
+	t.Parallel()
 	w := newPool(t)
 	made := w.foreign(vmScript(t, "image.sh"))
 	made.Stderr = t.Output()
