@@ -44,7 +44,7 @@ func TestErrorsNameAThingOnce(t *testing.T) {
 		{"snapshot vm1@s1: exists already; ", catalog.ErrExists, func() error { _, err := q.Snapshot(ctx, vm("vm1@s1")); return err }},
 		{"volume vm1: exists already; ", catalog.ErrExists, func() error { return q.Rename(ctx, "vm2", "vm1") }},
 		{"volume vm1: in use: it has snapshots: s1; remove them first", catalog.ErrInUse, func() error { _, err := q.Remove(ctx, vm("vm1"), catalog.RemoveOptions{}); return err }},
-		{"vm1@s1: in use: it has clones: vm2; remove them first", catalog.ErrInUse, func() error { _, err := q.Remove(ctx, vm("vm1@s1"), catalog.RemoveOptions{}); return err }},
+		{"snapshot vm1@s1: in use: it has clones: vm2; remove them first", catalog.ErrInUse, func() error { _, err := q.Remove(ctx, vm("vm1@s1"), catalog.RemoveOptions{}); return err }},
 		{held, locking.ErrHeld, func() error { _, err := q.OpenVolume(ctx, "vm3"); return err }},
 		{held, locking.ErrHeld, func() error { return q.Rename(ctx, "vm3", "vm4") }},
 		{held, catalog.ErrInUse, func() error { return q.Rollback(ctx, vm("vm3@s")) }},
@@ -177,4 +177,23 @@ func TestRemovalEndsInTime(t *testing.T) {
 	if err != nil || r.Objects == 0 || r.Objects > 10 || r.Left == 0 {
 		t.Errorf("removed: %+v, %v", r, err)
 	}
+}
+
+// TestReserveShrinksWithTheSpace spends the reserve for an open while there is no space for another as large.
+func TestReserveShrinksWithTheSpace(t *testing.T) {
+	b, p := newPool(t)
+	p.create("vm1", gib)
+	p.create("vm2", gib)
+	b.SetSpace(b.Used())
+	p.close(p.open("vm1"))
+	reserved := int64(0)
+	err := b.List(t.Context(), "reserve", func(info drivers.Info) error {
+		reserved += info.Allocated
+		return nil
+	})
+	if err != nil || reserved == 0 || reserved >= 8*mib {
+		t.Fatalf("%d bytes are reserved: %v", reserved, err)
+	}
+	b.SetSpace(b.Used())
+	p.remove("vm2")
 }

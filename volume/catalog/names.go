@@ -24,11 +24,7 @@ func removing(r Ref) error {
 }
 
 func exists(r Ref) error {
-	kind := "volume"
-	if r.Snapshot != "" {
-		kind = "snapshot"
-	}
-	return tell(ErrExists, "%s %v: exists already; choose another name, or remove it with: skerry rm %v", kind, r, r)
+	return tell(ErrExists, "%s: exists already; choose another name, or remove it with: skerry rm %v", r.thing(), r)
 }
 
 // lookup returns the live volume that a name stands for, and its root at this moment.

@@ -27,6 +27,14 @@ func (r Ref) String() string {
 	return r.Volume + "@" + r.Snapshot
 }
 
+// thing returns the name with the word for what it names.
+func (r Ref) thing() string {
+	if r.Snapshot == "" {
+		return "volume " + r.Volume
+	}
+	return "snapshot " + r.String()
+}
+
 // MaxName is the longest name of a volume or a snapshot in bytes.
 const MaxName = 127
 

@@ -15,15 +15,26 @@ import (
 // volume that was not closed cleanly.
 const reserveSize = 8 << 20
 
-// fillReserve makes the pool's reserve.
+// leastReserve is the smallest reserve that is worth it.
+const leastReserve = 512 << 10
+
+// fillReserve makes the pool's reserve, a smaller one if there is no space for all of it.
 func fillReserve(ctx context.Context, c drivers.Client) error {
+	err := makeReserve(ctx, c, reserveSize)
+	for size := int64(reserveSize / 2); errors.Is(err, drivers.ErrNoSpace) && size >= leastReserve; size /= 2 {
+		err = makeReserve(ctx, c, size)
+	}
+	return err
+}
+
+func makeReserve(ctx context.Context, c drivers.Client, size int64) error {
 	var digits [8]byte
 	rand.Read(digits[:]) // never fails, says its documentation
 	name := chunk.ReserveGroup + "/" + hex.EncodeToString(digits[:])
 	if err := c.Create(ctx, name); err != nil {
 		return fmt.Errorf("make the reserve: %w", err)
 	}
-	err := c.Allocate(ctx, name, 0, reserveSize)
+	err := c.Allocate(ctx, name, 0, size)
 	if err == nil {
 		err = errors.Join(c.Sync(ctx, name), c.SyncGroup(ctx, chunk.ReserveGroup))
 	}
