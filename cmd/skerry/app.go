@@ -58,7 +58,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if ctx.Err() == nil {
 		class := failure.Of(err)
 		f.Exit, f.Next = class.Exit, class.Next
-		if class.Exit == failure.ExitUsage {
+		var with advised
+		switch {
+		case errors.As(err, &with):
+			f.Next = with.next
+		case class.Exit == failure.ExitUsage:
 			f.Next = "see: " + cmd.CommandPath() + " --help"
 		}
 	}
@@ -139,6 +143,14 @@ func (a *app) start() error {
 	}
 	return nil
 }
+
+// advised is an error with a next step of its own, instead of that of its class.
+type advised struct {
+	error
+	next string
+}
+
+func (a advised) Unwrap() error { return a.error }
 
 // wrongUsage is an error of the one who typed the command.
 type wrongUsage struct{ error }

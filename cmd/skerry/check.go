@@ -48,6 +48,9 @@ func (a *app) check(ctx context.Context, s *session, name string) error {
 	if what == "" {
 		what = s.where.String()
 	}
+	if err := s.there(ctx, name); err != nil {
+		return err
+	}
 	r, err := collect.Check(ctx, s.pool, collect.CheckOptions{Volume: name})
 	if err != nil {
 		return about("check", what, err)
@@ -58,7 +61,10 @@ func (a *app) check(ctx context.Context, s *session, name string) error {
 	}
 	err = a.print.Result(result, func(w io.Writer) error { return a.checkText(w, result) })
 	if err == nil && r.Damaged() {
-		err = fmt.Errorf("check %s: %w", what, volume.ErrDamaged)
+		err = advised{
+			fmt.Errorf("check %s: %w: %s", what, volume.ErrDamaged, output.Count(count(result.Problems, collect.Damage), "problem")),
+			"what is not named above is sound; a volume can go back to a sound snapshot with: skerry rollback",
+		}
 	}
 	return err
 }
@@ -75,4 +81,14 @@ func (a *app) checkText(w io.Writer, r checkResult) error {
 	a.print.Note("checked %s, %s, %s: %s", output.Count(int64(r.Volumes), "volume"), output.Count(r.Objects, "object"),
 		output.Size(r.Bytes), output.Count(int64(len(r.Problems)), "problem"))
 	return nil
+}
+
+// count returns how many problems are of a kind.
+func count(all []problemView, kind collect.Kind) (n int64) {
+	for _, p := range all {
+		if p.Kind == string(kind) {
+			n++
+		}
+	}
+	return n
 }

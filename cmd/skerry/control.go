@@ -101,14 +101,14 @@ func (s *session) Snapshot(ctx context.Context, volume, snapshot string) (contro
 	return viewSnapshot(i), err
 }
 
-// RemoveSnapshot removes a snapshot.
+// RemoveSnapshot removes a snapshot and gives back its space.
 func (s *session) RemoveSnapshot(ctx context.Context, volume, snapshot string) (control.Removal, error) {
 	r, err := catalog.ParseRef(volume + "@" + snapshot)
 	if err != nil {
 		return control.Removal{}, usageError(err)
 	}
-	i, err := s.pool.Remove(ctx, r, catalog.RemoveOptions{})
-	return viewRemoval(i), err
+	// The caller may have gone; a volume in use is not to be left in the middle of a cut for that.
+	return s.removeSnapshot(context.WithoutCancel(ctx), r, holderTime)
 }
 
 // Clone makes a clone.

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"skerry/cmd/internal/failure"
 	"skerry/cmd/internal/output"
 	"skerry/volume/catalog"
 )
@@ -38,15 +40,17 @@ snapshots and what gc would remove included. What was written last to a volume i
 			}
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				usages, err := s.usages(ctx, name)
-				if err != nil {
+				if usages == nil {
 					return err
 				}
-				return a.print.Result(usages, func(w io.Writer) error { return usageTable(w, usages) })
+				return errors.Join(a.print.Result(usages, func(w io.Writer) error { return usageTable(w, usages) }), err)
 			})
 		},
 	}
 }
 
+// usages returns the space that the volumes of the pool take, or one of them. If it is not nil there is
+// a result, and the error is of one that is damaged.
 func (s *session) usages(ctx context.Context, name string) ([]usageView, error) {
 	var infos []catalog.Info
 	var err error
@@ -60,20 +64,23 @@ func (s *session) usages(ctx context.Context, name string) ([]usageView, error) 
 		return nil, err
 	}
 	usages := make([]usageView, 0, len(infos))
+	var damaged error
 	for _, i := range infos {
-		if i.Err != nil {
-			return nil, i.Err
+		u, err := catalog.Usage{}, aboutRef(catalog.Ref{Volume: i.Name}, i.Err)
+		if err == nil {
+			u, err = s.pool.Usage(ctx, i.Name)
 		}
-		u, err := s.pool.Usage(ctx, i.Name)
-		if name == "" && errors.Is(err, catalog.ErrNotFound) {
-			continue // removed meanwhile
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			usages = append(usages, usageView{i.Name, i.Size, u.Own, u.Shared, u.Stored})
+		case name == "" && errors.Is(err, catalog.ErrNotFound): // removed meanwhile
+		case name == "" && failure.Of(err).Exit == failure.ExitDamaged:
+			damaged = cmp.Or(damaged, err) // of the others there is something to say
+		default:
 			return nil, err
 		}
-		usages = append(usages, usageView{i.Name, i.Size, u.Own, u.Shared, u.Stored})
 	}
-	return usages, nil
+	return usages, damaged
 }
 
 func usageTable(w io.Writer, usages []usageView) error {

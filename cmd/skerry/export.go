@@ -62,7 +62,7 @@ func (a *app) export(ctx context.Context, r catalog.Ref, file string, force bool
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 		defer cancel()
 		if err = errors.Join(err, dev.Close(closing)); err != nil {
-			return about("export", r.String(), err)
+			return aboutRef(r, err)
 		}
 		result := exportResult{Name: r.String(), File: file, Size: dev.Size(), Copied: done.Copied}
 		if file == "-" {

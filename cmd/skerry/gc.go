@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"skerry/cmd/internal/output"
+	"skerry/volume/catalog"
 	"skerry/volume/collect"
 )
 
@@ -53,7 +56,7 @@ process holds are left out.`,
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				r, err := s.collect(ctx, name, dryRun)
 				if err != nil {
-					return about("gc", s.where.String(), err)
+					return err
 				}
 				return a.print.Result(r, func(io.Writer) error {
 					a.collected(r)
@@ -75,14 +78,29 @@ func (a *app) volumeOrAll(args []string) (string, error) {
 }
 
 func (s *session) collect(ctx context.Context, name string, dryRun bool) (gcResult, error) {
+	if err := s.there(ctx, name); err != nil {
+		return gcResult{}, err
+	}
 	r, err := collect.Collect(ctx, s.pool, collect.Options{DryRun: dryRun, Volume: name})
 	if err != nil {
-		return gcResult{}, err
+		return gcResult{}, about("gc", s.where.String(), err)
 	}
 	return gcResult{
 		DryRun: dryRun, Objects: r.Objects, Bytes: r.Bytes, Snapshots: r.Snapshots, Unnamed: r.Unnamed,
 		Skipped: viewSkipped(r.Skipped), Problems: viewProblems(r.Problems),
 	}, nil
+}
+
+// there fails if there is no volume of that name. Any other error, of damage for example, is left to what comes next.
+func (s *session) there(ctx context.Context, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := s.pool.Lookup(ctx, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 func (a *app) collected(r gcResult) {
@@ -95,7 +113,7 @@ func (a *app) collected(r gcResult) {
 		a.print.Note("left out %s: %s", s.Volume, s.Why)
 	}
 	for _, p := range r.Problems {
-		a.print.Note("left out %s", p.line())
+		a.print.Note("left out since it is damaged: %s", p.line())
 	}
 }
 
@@ -111,7 +129,7 @@ func viewSkipped(all []collect.Skipped) []skipped {
 	for _, s := range all {
 		why := s.Why
 		if s.Holder != nil {
-			why += ": " + holderText(viewHolder(s.Holder))
+			why = "in use by " + holderText(viewHolder(s.Holder))
 		}
 		views = append(views, skipped{s.Volume, why})
 	}
@@ -121,7 +139,9 @@ func viewSkipped(all []collect.Skipped) []skipped {
 func viewProblems(all []collect.Problem) []problemView {
 	views := make([]problemView, 0, len(all))
 	for _, p := range all {
-		views = append(views, problemView{string(p.Kind), p.Volume, p.Text})
+		if v := (problemView{string(p.Kind), p.Volume, p.Text}); !slices.Contains(views, v) {
+			views = append(views, v)
+		}
 	}
 	return views
 }

@@ -30,7 +30,7 @@ func viaHolder[T any](ctx context.Context, s *session, do func(context.Context) 
 	gone := err
 	v, err = do(ctx)
 	if errors.Is(err, locking.ErrHeld) {
-		return v, fmt.Errorf("%w; it was asked to do this: %w", held, gone)
+		return v, fmt.Errorf("%w. It was asked to do this and did not answer (%w)", held, gone)
 	}
 	return v, err
 }

@@ -79,7 +79,7 @@ func (i *importCommand) run(ctx context.Context, file, name string) (err error) 
 			// Also after an interruption, nothing may be left.
 			cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 			defer cancel()
-			return about("import", name, errors.Join(err, c.Abort(cleanup)))
+			return about("volume", name, errors.Join(err, c.Abort(cleanup)))
 		}
 		r := importResult{Volume: viewVolume(info), Format: string(img.Format()), Copied: done.Copied}
 		return a.print.Result(r, func(io.Writer) error {

@@ -80,7 +80,7 @@ func (a *app) snapshotInfo(r catalog.Ref, v control.Volume) error {
 			})
 		}
 	}
-	return fmt.Errorf("snapshot %s: %w: ls %s shows its snapshots", r, catalog.ErrNotFound, r.Volume)
+	return fmt.Errorf("snapshot %s: %w; skerry ls %s shows its snapshots", r, catalog.ErrNotFound, r.Volume)
 }
 
 func volumeText(w io.Writer, v control.Volume) error {

@@ -51,6 +51,14 @@ func (a *app) snapshot(arg string) (catalog.Ref, error) {
 	return r, nil
 }
 
+// aboutRef is about, for a volume or a snapshot.
+func aboutRef(r catalog.Ref, err error) error {
+	if r.Snapshot == "" {
+		return about("volume", r.String(), err)
+	}
+	return about("snapshot", r.String(), err)
+}
+
 // about puts a name in front of an error that might lack it.
 func about(what, name string, err error) error {
 	if err == nil {

@@ -36,7 +36,8 @@ flight end, all is flushed, the leases are released, and the exit code is 0. A s
 
 The leases of the named volumes are taken first; when clients can connect, the URIs are printed, one a line.
 Without names every volume of the pool and every snapshot is served, and each volume is leased from its first
-connection to its last. Snapshots are read-only.
+connection to its last. Snapshots are read-only. With --read-only volumes are leased too: only the holder knows what was written
+last. What is to be read beside the process that writes it is served as a snapshot.
 
 An address is unix:/path, tcp:host:port (tcp:port is on 127.0.0.1), or an NBD URI: nbd+unix:///NAME?socket=/path
 or nbd://host:port/NAME. Sockets have mode 0600; one that a dead process left is replaced. NBD over TCP has neither
@@ -47,7 +48,7 @@ encryption nor passwords here: whoever reaches the port may write.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
 	c.Flags().StringArrayVar(&s.nbd, "nbd", nil, "`ADDRESS` to serve NBD on; may be given several times")
-	c.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse every change")
+	c.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse every change; the leases are taken all the same")
 	return c
 }
 

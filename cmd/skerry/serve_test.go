@@ -59,6 +59,12 @@ func TestHeldVolumeIs11(t *testing.T) {
 		check`)
 	w.ok("snapshot", "vm1@s")
 	w.fails(13, "vm1 process", "rollback", "vm1@s")
+	for _, args := range []string{"export vm1 -", "rm vm1", "rename vm1 x", "rollback vm1@s"} {
+		r := w.run(nil, strings.Fields(args)...)
+		if strings.Count(r.stderr, "vm1") != 1 || !strings.HasPrefix(r.stderr, "skerry: volume vm1 is leased by process ") {
+			t.Errorf("skerry %s: %q", args, r.stderr)
+		}
+	}
 	s.stop()
 	w.script(`
 		rollback vm1@s

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 type session struct {
 	pool     *catalog.Pool
 	where    config.Pool
+	log      *slog.Logger
 	identity locking.Identity
 	engine   *drivers.Engine
 	control  *controlServer // nil if the process is not reachable
@@ -64,7 +66,7 @@ func (a *app) withSession(ctx context.Context, reachable bool, do func(ctx conte
 }
 
 func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool) (*session, error) {
-	s := &session{where: where}
+	s := &session{where: where, log: a.log}
 	var err error
 	if s.identity, err = locking.LocalIdentity(); err != nil {
 		return nil, err

@@ -42,5 +42,5 @@ func viewHolder(h *locking.Holder) *control.Holder {
 }
 
 func viewRemoval(r catalog.Removal) control.Removal {
-	return control.Removal{Objects: r.Objects, Bytes: r.Bytes, Left: r.Left}
+	return control.Removal{Objects: r.Objects, Bytes: r.Bytes, Left: r.Left > 0}
 }

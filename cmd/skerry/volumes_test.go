@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"skerry/cmd/internal/control"
 )
 
 // noise returns n bytes that no other seed gives.
@@ -283,14 +285,52 @@ func TestL2RemovalGivesSpaceBack(t *testing.T) {
 	}
 	w.script(`
 		rm vm2
-		gc
 		rm vm1@s
-		gc
 		10 du vm2                           | vm2
 		du                                  | vm1`)
 	if u := used("vm1"); u.Stored >= 9*mib {
 		t.Errorf("without the snapshot: %+v", u)
 	}
+	if out := w.ok("check"); out != "" {
+		t.Error(out)
+	}
+}
+
+// TestL2HolderGivesSpaceBack removes a snapshot of a volume that is served: its holder gives the space back.
+func TestL2HolderGivesSpaceBack(t *testing.T) {
+	w := newPool(t)
+	data := noise(8*mib, 1)
+	w.put("vm1", data)
+	w.ok("snapshot", "vm1@s")
+	s := w.serve(1, "vm1", "--nbd", "unix:s")
+	c := w.dial(s, "vm1")
+	later := noise(8*mib, 2)
+	c.write(later, 0)
+	c.flush()
+	stored := func() (n int64) {
+		for _, path := range w.objects("data") {
+			st, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += st.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return n
+	}
+	if n := stored(); n < 16*mib {
+		t.Fatalf("%d bytes are stored before", n)
+	}
+	var r control.Removal
+	if err := json.Unmarshal([]byte(w.ok("rm", "vm1@s", "--json")), &r); err != nil || r.Left || r.Bytes < 8*mib || r.Objects == 0 {
+		t.Errorf("removed: %+v, %v", r, err)
+	}
+	if n := stored(); n >= 9*mib {
+		t.Errorf("%d bytes are stored after it", n)
+	}
+	c.has(later, 0)
+	c.close()
+	s.stop()
+	w.has("vm1", later)
 	if out := w.ok("check"); out != "" {
 		t.Error(out)
 	}
@@ -309,6 +349,16 @@ func TestDamageIsToldWith16(t *testing.T) {
 	r := w.run(nil, "check")
 	if r.code != 16 || !strings.Contains(r.stdout, "damage") {
 		t.Errorf("check: %+v", r)
+	}
+	if !strings.Contains(r.stderr, "1 problem") || !strings.Contains(r.stderr, "next: ") {
+		t.Errorf("check: %+v", r)
+	}
+	w.ok("create", "sound", "--size", "1M")
+	if err := os.WriteFile(w.objects("page")[0], []byte("XX"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.run(nil, "du"); r.code != 16 || !strings.Contains(r.stdout, "sound") || !strings.Contains(r.stderr, "vm1") {
+		t.Errorf("du: %+v", r)
 	}
 	r = w.run(nil, "check", "vm1", "--json")
 	if r.code != 16 || !strings.Contains(r.stdout, `"kind": "damage"`) {

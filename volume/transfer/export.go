@@ -74,6 +74,10 @@ func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (P
 	}
 	temp := filepath.Join(dir, "."+base+"."+rand.Text()+".partial")
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	var failed *os.PathError
+	if errors.As(err, &failed) {
+		return Progress{}, fmt.Errorf("create a file in %s: %w", dir, failed.Err)
+	}
 	if err != nil {
 		return Progress{}, err
 	}

@@ -36,7 +36,7 @@ type Holder struct {
 type Removal struct {
 	Objects int64 `json:"objects"` // removed
 	Bytes   int64 `json:"bytes"`   // freed
-	Left    int64 `json:"left"`    // objects that are left for gc
+	Left    bool  `json:"left"`    // more comes back with gc
 }
 
 // Process is the answer to GET /v1/process.

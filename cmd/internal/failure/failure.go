@@ -12,6 +12,7 @@ import (
 	"skerry/drivers"
 	"skerry/locking"
 	"skerry/mapper"
+	"skerry/mapper/journal"
 	"skerry/volume"
 	"skerry/volume/catalog"
 	"skerry/volume/transfer"
@@ -48,6 +49,7 @@ var ErrUsage = errors.New("wrong usage")
 func classes() []Class {
 	return []Class{
 		{"usage", ExitUsage, "see the command's --help", []error{ErrUsage}},
+		{"journal_damaged", ExitDamaged, "its snapshots can be read, cloned and exported, and skerry rollback to one does without the journal", []error{journal.ErrDamaged}},
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
 		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
@@ -62,7 +64,9 @@ func classes() []Class {
 		{"file_exists", ExitExists, "", []error{fs.ErrExist}},
 		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers, then try again", []error{drivers.ErrUnavailable}},
 		{"failed", ExitError, "end the process that holds the volume and open it again: what was flushed before is safe", []error{volume.ErrFailed}},
-		{"read_only", ExitError, "", []error{volume.ErrReadOnly, drivers.ErrReadOnly, syscall.EROFS}},
+		{"read_only", ExitError, "", []error{volume.ErrReadOnly}},
+		{"permission", ExitError, "see who owns the files of the pool, or of the image; --pool names another pool", []error{fs.ErrPermission}},
+		{"storage_read_only", ExitError, "make the storage writable; until then the pool can be looked at, and snapshots exported and served", []error{drivers.ErrReadOnly, syscall.EROFS}},
 		{"out_of_range", ExitError, "", []error{volume.ErrOutOfRange}},
 		{"format", ExitError, "", []error{transfer.ErrFormat}},
 		{"argument", ExitUsage, "", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
