@@ -247,7 +247,7 @@ func (d *dirtySet) sync(h *handle) error {
 	return run.err
 }
 
-// failedSyncs remembers the first failed sync of each name, for ever.
+// failedSyncs remembers the first failed sync of each name, until its cache is dropped.
 type failedSyncs struct {
 	any atomic.Bool
 	mu  sync.Mutex
@@ -274,6 +274,13 @@ func (f *failedSyncs) set(name string, err error) error {
 		f.any.Store(true)
 	}
 	return f.m[name]
+}
+
+// forget is for a name whose cached data is gone.
+func (f *failedSyncs) forget(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.m, name)
 }
 
 // FailedSyncs returns the names of objects whose sync has failed, sorted.

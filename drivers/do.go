@@ -70,7 +70,9 @@ func (e *Engine) doObject(op *Op) error {
 		if d, ok := h.obj.(CacheDropper); ok {
 			err = unlessUnsupported(d.DropCache())
 		}
-		e.handles.forget(h)
+		if e.handles.forget(h); err == nil {
+			e.failed.forget(h.name) // what is read from now on is what the storage has
+		}
 	case OpWrite, OpPunch, OpAllocate:
 		if err = e.beginChange(h, op.due); err == nil {
 			if err = guardError(op); err == nil {

@@ -23,7 +23,7 @@ const (
 	OpLoad                  // set Data to the content of a small object
 	OpReplace               // Data becomes the content of a small object if Cond holds
 	OpSyncGroup             // sync the names of the group Name
-	OpDropCache             // forget the cached clean data of the object, if the backend can, and its handle
+	OpDropCache             // forget the cached clean data of the object, if the backend can, its handle, and a failed sync of it
 	OpLock                  // make the object if it is missing and set Lock to its lock
 	kinds
 )

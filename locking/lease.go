@@ -23,6 +23,7 @@ type Lease struct {
 	generation uint32
 	name       string // of the root
 	counter    atomic.Uint64
+	claimed    atomic.Bool
 
 	ctx context.Context // ends with the lease
 	end context.CancelCauseFunc
@@ -51,6 +52,15 @@ func (l *Lease) Volume() chunk.VolumeID { return l.volume }
 
 // Generation returns the number of the grant.
 func (l *Lease) Generation() uint32 { return l.generation }
+
+// Claim lets one device use the lease; a second call fails with a [HeldError]. The instance gets the same lease again
+// as long as it holds the volume, and a device that was closed may have left operations that the storage has not ended.
+func (l *Lease) Claim() error {
+	if !l.claimed.CompareAndSwap(false, true) {
+		return heldError(l.Root())
+	}
+	return nil
+}
 
 // Context returns a context that ends with the lease; its cause is what Err says then.
 func (l *Lease) Context() context.Context { return l.ctx }

@@ -12,6 +12,8 @@ import (
 
 // Lease is the right to write the volume, as the device needs it; locking.Lease is one.
 type Lease interface {
+	// Claim is called once by the device that the lease is for; a second device is refused.
+	Claim() error
 	// Err returns nil while the lease holds. It guards every mutation.
 	Err() error
 	// Root returns a copy of the root in force.

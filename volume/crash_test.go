@@ -345,7 +345,7 @@ func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 		}
 		if err != nil {
 			// One request failed; what it would have changed may hold either.
-			check("after an error", m.survive(content(t, w.dev)))
+			check("after an error", m.settle(content(t, w.dev)))
 			check("snapshots", m.sameSnapshots(w.snapshots()))
 			// What may be now may be something else after a crash, until the next flush.
 			if err := w.dev.Flush(context.Background()); err != nil {

@@ -15,7 +15,8 @@ import (
 
 // cutter does cuts in the background, one at a time.
 type cutter struct {
-	running sync.Mutex // held during a cut
+	running chan struct{} // has room for the one who cuts
+	over    bool          // with running: the last cut was done
 	wake    chan struct{}
 	quit    chan struct{}
 	done    sync.WaitGroup
@@ -28,10 +29,28 @@ type cutter struct {
 }
 
 func (c *cutter) init() {
+	c.running = make(chan struct{}, 1)
 	c.wake = make(chan struct{}, 1)
 	c.quit = make(chan struct{})
 	c.finished = make(chan struct{})
 }
+
+// begin waits until no other cut runs. It fails after the last one.
+func (c *cutter) begin(ctx context.Context) error {
+	select {
+	case c.running <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a cut: %w: %w", drivers.ErrUnavailable, context.Cause(ctx))
+	}
+	if c.over {
+		c.end()
+		return ErrClosed
+	}
+	return nil
+}
+
+// end ends what begin began.
+func (c *cutter) end() { <-c.running }
 
 // kick asks for a cut soon.
 func (c *cutter) kick() {
@@ -136,9 +155,12 @@ func (d *Device) Cut(ctx context.Context) (bound chunk.Serial, err error) {
 
 func (d *Device) cut(ctx context.Context, o cutOptions) (r cutResult, err error) {
 	c := &d.cutter
-	c.running.Lock()
-	defer c.running.Unlock()
+	if err := c.begin(ctx); err != nil {
+		return r, err
+	}
+	defer c.end()
 	r, err = d.cutNow(ctx, o)
+	c.over = c.over || err == nil && o.last && d.closing.Load()
 	c.mu.Lock()
 	c.ended, c.lastErr = c.ended+1, err
 	close(c.finished)
@@ -162,6 +184,10 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if err := d.gate.close(ctx); err != nil {
 		return r, fmt.Errorf("wait for requests under way: %w: %w", drivers.ErrUnavailable, err)
 	}
+	if o.barrier && d.retired.exposed.Load() > 0 {
+		d.gate.open()
+		return r, fmt.Errorf("%w: a write of unknown outcome is not hidden yet", drivers.ErrUnavailable)
+	}
 	if r.bound, err = d.lease.NextSerial(); err != nil {
 		d.gate.open()
 		return r, err
@@ -169,9 +195,8 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if o.barrier {
 		d.m.SetMark(r.bound)
 	}
-	old := d.journal.Load()
 	if next != nil {
-		if err := d.follow(ctx, old, next); err != nil {
+		if err := d.follow(ctx, d.journal.Load(), next); err != nil {
 			d.gate.open()
 			return r, err
 		}
@@ -189,12 +214,16 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	d.gate.open()
 
 	r.owners, r.pages, err = d.store(ctx, state, capture)
-	if err == nil {
+	stored := err == nil
+	var named []mapper.JournalRef
+	if stored {
 		err = d.lease.Switch(ctx, func(root *mapper.Root) {
+			named = root.Journals
 			root.Owners, root.Pages, root.Mark = r.owners, r.pages, mark
 			switch {
 			case o.last:
-				root.Journals, root.Failed = nil, false
+				root.Journals = nil
+				root.Failed = d.Err() != nil
 			case w != nil:
 				root.Journals = []mapper.JournalRef{{Generation: root.Generation, Boot: d.o.Boot, Start: start}}
 			}
@@ -202,7 +231,8 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	}
 	if err != nil {
 		capture.Abort()
-		d.dirty.cutFailed(state)
+		// If the new root may be in force the journal has to name again what changes after it; until then all is synced.
+		d.dirty.cutFailed(state, stored && isUnknown(err))
 		return r, err
 	}
 	replaced := capture.Commit()
@@ -212,8 +242,11 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		d.flusher.cover(start.Seq - 1)
 	}
 	d.discardable(state.dropped, replaced)
-	if old != nil && (old != w || o.last) {
-		d.garbage.add(chunk.SerialName(d.id, chunk.Journals, old.Head().Object))
+	for _, j := range named {
+		if w == nil && !o.last || w != nil && !o.last && j.Start.Object == start.Object {
+			continue
+		}
+		d.garbage.add(chunk.SerialName(d.id, chunk.Journals, j.Start.Object))
 	}
 	if o.barrier {
 		// A snapshot will name the pages that were just written, too.
@@ -247,7 +280,10 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 			return nil, nil, err
 		}
 		if err := d.syncAll(ctx, d.back, pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}); err != nil {
-			return nil, nil, err
+			if ctx.Err() != nil {
+				return nil, nil, err
+			}
+			return nil, nil, d.fail(err)
 		}
 	}
 	owners, refs := capture.Refs()
@@ -259,6 +295,11 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 func (d *Device) Snapshot(ctx context.Context, name string) (*mapper.Snapshot, error) {
 	if d.lease == nil {
 		return nil, ErrReadOnly
+	}
+	slot := d.grace.enter() // Close waits
+	defer d.grace.leave(slot)
+	if d.closing.Load() {
+		return nil, ErrClosed
 	}
 	r, err := d.cut(ctx, cutOptions{barrier: true})
 	if err != nil {
@@ -302,16 +343,47 @@ func (d *Device) Freeze(ctx context.Context) error {
 	if d.lease == nil {
 		return nil
 	}
-	d.cutter.running.Lock()
-	if err := d.flush(ctx); err != nil {
-		d.cutter.running.Unlock()
+	slot := d.grace.enter() // what it flushes must not be removed
+	defer d.grace.leave(slot)
+	if d.closing.Load() {
+		return ErrClosed
+	}
+	for {
+		// Most of the work is done while changes go on.
+		if err := d.flush(ctx); err != nil {
+			return err
+		}
+		err := d.hold(ctx)
+		if !errors.Is(err, journal.ErrFull) {
+			return err
+		}
+		if err := d.cutter.room(ctx, d); err != nil {
+			return err
+		}
+	}
+}
+
+// hold closes the gate, and flushes what was answered until then. The order of the locks is that of flushes, which may wait for a cut.
+func (d *Device) hold(ctx context.Context) error {
+	select {
+	case d.flusher.token <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-d.flusher.token }()
+	if err := d.cutter.begin(ctx); err != nil {
 		return err
 	}
-	if err := d.gate.close(ctx); err != nil {
-		d.cutter.running.Unlock()
-		return fmt.Errorf("freeze: %w: %w", drivers.ErrUnavailable, err)
+	err := d.gate.close(ctx)
+	if err != nil {
+		err = fmt.Errorf("freeze: %w: %w", drivers.ErrUnavailable, err)
+	} else if err = d.flushInside(ctx, func() {}); err != nil {
+		d.gate.open()
 	}
-	return nil
+	if err != nil {
+		d.cutter.end()
+	}
+	return err
 }
 
 // Thaw ends what Freeze began.
@@ -320,5 +392,5 @@ func (d *Device) Thaw() {
 		return
 	}
 	d.gate.open()
-	d.cutter.running.Unlock()
+	d.cutter.end()
 }

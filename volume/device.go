@@ -27,13 +27,15 @@ type Device struct {
 	o      Options
 	log    *slog.Logger
 
-	id       chunk.VolumeID
-	geom     chunk.Geometry
-	size     int64
-	m        *mapper.Map
-	journal  atomic.Pointer[journal.Writer]
-	making   sync.Mutex    // of the journal
-	recorded atomic.Uint64 // the last frame with a change
+	id           chunk.VolumeID
+	geom         chunk.Geometry
+	size         int64
+	group        string   // of all the volume's objects, with a slash
+	failedBefore []string // objects whose sync failed before the device was opened
+	m            *mapper.Map
+	journal      atomic.Pointer[journal.Writer]
+	making       sync.Mutex    // of the journal
+	recorded     atomic.Uint64 // the last frame with a change
 
 	locks   *locks
 	gate    gate
@@ -45,11 +47,11 @@ type Device struct {
 	flusher flusher
 	cutter  cutter
 	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running
-	queue   *queue
+	readers *queue
+	queue   *queue // of the rest, which may have to wait at the gate
 	watch   *watch
 
 	closing atomic.Bool
-	closed  chan struct{}
 	failure atomic.Pointer[failure]
 	stats   counters
 }
@@ -95,6 +97,9 @@ func (o Options) withDefaults() Options {
 // applied first. The device owns the lease from then on; when Open fails the lease is
 // abandoned.
 func Open(ctx context.Context, c Config, lease Lease) (*Device, error) {
+	if err := lease.Claim(); err != nil {
+		return nil, err
+	}
 	root := lease.Root()
 	d := newDevice(c, lease, root.Volume, root.Geometry, root.Size)
 	d.m = mapper.New(d.meta, root.Volume, root.Geometry, root.Size, root.Owners, root.Pages, root.Mark, d.o.MapMemory)
@@ -105,6 +110,7 @@ func Open(ctx context.Context, c Config, lease Lease) (*Device, error) {
 			return nil, fmt.Errorf("open volume %s after an unclean end: %w", root.Name, err)
 		}
 	}
+	d.failedBefore = c.Engine.FailedSyncs() // of earlier grants: what is left of them is as the journal said
 	d.start()
 	return d, nil
 }
@@ -128,15 +134,16 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.guest = c.Engine.Client(drivers.LaneGuest, c.Tenant, guard)
 	d.meta = c.Engine.Client(drivers.LaneMeta, c.Tenant, guard)
 	d.back = c.Engine.Client(drivers.LaneBackground, c.Tenant, guard)
+	d.group = chunk.VolumeGroup(id) + "/"
 	d.locks = newLocks()
 	d.dirty = newDirty(geom.Blocks())
 	d.flusher.token = make(chan struct{}, 1)
 	d.cutter.init()
 	d.merger.init()
 	d.garbage.wake = make(chan struct{}, 1)
+	d.readers = newQueue(o.Workers, d.perform)
 	d.queue = newQueue(o.Workers, d.perform)
 	d.watch = newWatch(o.Deadline)
-	d.closed = make(chan struct{})
 	return d
 }
 
@@ -196,9 +203,9 @@ func (d *Device) Close(ctx context.Context) error {
 	if d.closing.Swap(true) {
 		return ErrClosed
 	}
-	defer close(d.closed)
 	drained := errors.Join(d.grace.pass(ctx), d.cutter.stop(ctx))
 	if drained == nil {
+		d.readers.close()
 		d.queue.close()
 		d.watch.close()
 	}
@@ -209,11 +216,19 @@ func (d *Device) Close(ctx context.Context) error {
 	if err == nil {
 		err = d.release(ctx)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		return nil
+	case drained == nil:
 		d.lease.Abandon()
-		return fmt.Errorf("close volume: %w", err)
+	default:
+		// What the storage still holds must end under this lease, whoever asks for the next. This outlives Close, as the requests do.
+		go func() {
+			_ = d.grace.pass(context.Background()) // it has no end
+			d.lease.Abandon()
+		}()
 	}
-	return nil
+	return fmt.Errorf("close volume: %w", err)
 }
 
 // release does the last cut and gives the lease back.

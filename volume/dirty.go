@@ -238,13 +238,16 @@ func (d *dirty) cutDone(c cutState) {
 	}
 }
 
-// cutFailed ends a cut that was not stored: all of it is still to be done.
-func (d *dirty) cutFailed(c cutState) {
+// cutFailed ends a cut that was not stored: all of it is still to be done. doubt says that all but the root was stored, and that it may
+// be in force: the journal from there on does not name the objects.
+func (d *dirty) cutFailed(c cutState, doubt bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropped = append(d.dropped, c.dropped...)
-	for _, o := range c.objects {
-		d.stateLocked(o).touched = true
+	if !doubt {
+		for _, o := range c.objects {
+			d.stateLocked(o).touched = true
+		}
 	}
 	for _, s := range d.objects {
 		if s.before != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -97,8 +99,16 @@ func (d *Device) tryFlush(ctx context.Context) error {
 	d.gate.enter()
 	leave := sync.OnceFunc(d.gate.leave)
 	defer leave()
+	return d.flushInside(ctx, leave)
+}
+
+// flushInside is a flush by someone inside the gate, or who closed it. It calls leave when a barrier may pass.
+func (d *Device) flushInside(ctx context.Context, leave func()) error {
 	if err := d.Err(); err != nil {
 		return err
+	}
+	if err := d.syncFailure(); err != nil {
+		return d.fail(err)
 	}
 	w := d.journal.Load()
 	if w == nil {
@@ -268,5 +278,16 @@ func (d *Device) syncAll(ctx context.Context, c drivers.Client, names []string, 
 		return fmt.Errorf("sync: %w", err)
 	}
 	d.dirty.fansSynced(fans)
+	return nil
+}
+
+// syncFailure returns an error if a sync of one of the volume's objects failed that the engine did by itself. What
+// such an object shows may not be what was written, so that it may not even be recorded.
+func (d *Device) syncFailure() error {
+	for _, name := range d.engine.FailedSyncs() {
+		if strings.HasPrefix(name, d.group) && !slices.Contains(d.failedBefore, name) {
+			return fmt.Errorf("sync of %s in the background", name)
+		}
+	}
 	return nil
 }

@@ -2,8 +2,11 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"skerry/chunk"
+	"skerry/drivers"
 	"skerry/mapper"
 	"skerry/mapper/journal"
 )
@@ -36,13 +39,27 @@ func (d *Device) newJournal(ctx context.Context, size int64, firstSeq uint64) (*
 	w, err := journal.Create(ctx, journal.Config{
 		Store: d.guest, Volume: d.id, Generation: generation, Boot: d.o.Boot, Object: s, Size: size, FirstSeq: firstSeq, Lease: context.Background(),
 	})
-	if err == nil {
-		err = d.lease.Switch(ctx, func(r *mapper.Root) {
-			r.Journals = append(r.Journals, mapper.JournalRef{Generation: generation, Boot: d.o.Boot, Start: w.Head()})
-		})
+	name := chunk.SerialName(d.id, chunk.Journals, s)
+	if err != nil {
+		if unlinkErr := d.guest.Unlink(context.WithoutCancel(ctx), name); unlinkErr != nil && !errors.Is(unlinkErr, drivers.ErrNotFound) {
+			d.garbage.add(name)
+		}
+		return nil, fmt.Errorf("make a journal: %w", err)
 	}
+	var vain []mapper.JournalRef
+	err = d.lease.Switch(ctx, func(r *mapper.Root) {
+		if d.journal.Load() == nil {
+			// Nothing was appended to those that an earlier try left.
+			vain, r.Journals = r.Journals, nil
+			r.Failed = d.Err() != nil
+		}
+		r.Journals = append(r.Journals, mapper.JournalRef{Generation: generation, Boot: d.o.Boot, Start: w.Head()})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make a journal: %w", err)
+	}
+	for _, j := range vain {
+		d.garbage.add(chunk.SerialName(d.id, chunk.Journals, j.Start.Object))
 	}
 	return w, nil
 }

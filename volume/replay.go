@@ -25,6 +25,9 @@ func (d *Device) replay(ctx context.Context, root *mapper.Root) error {
 		return err
 	}
 	if err := d.syncReplayed(ctx, state.Objects); err != nil {
+		if ctx.Err() == nil {
+			return d.fail(err) // the next opening must not trust what the kernel kept
+		}
 		return err
 	}
 	d.log.Info("applied the journal", "frames", state.Frames, "deltas", len(state.Deltas), "blocks", len(state.Blocks), "powerLost", lost)

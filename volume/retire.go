@@ -14,7 +14,8 @@ import (
 // still be done, at any time, so nothing new is put there. What it may change is hidden by a newer layer before anyone can rely on it.
 type retired struct {
 	count   atomic.Int64
-	objects sync.Map // journal.Object to struct{}
+	exposed atomic.Int64 // requests with something that a newer layer does not hide yet
+	objects sync.Map     // journal.Object to struct{}
 }
 
 func (r *retired) has(o journal.Object) bool {

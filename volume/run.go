@@ -1,7 +1,10 @@
 package volume
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"skerry/drivers"
 	"skerry/mapper"
@@ -16,10 +19,33 @@ type run struct {
 	slot       uint64 // of the device's grace
 	since      int64  // nanoseconds of the device's clock
 	prev, next *Request
+	ctx        runContext
+	exposed    bool // an inline try had an unknown outcome
 	listed     bool
 	answered   bool
 	answering  bool
 	finished   bool
+}
+
+// runContext is the context of a request that is not done inline. It ends at the deadline, when the request
+// is answered; nobody is woken by that.
+type runContext struct{ late atomic.Bool }
+
+// Deadline implements [context.Context].
+func (*runContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done implements [context.Context].
+func (*runContext) Done() <-chan struct{} { return nil }
+
+// Value implements [context.Context].
+func (*runContext) Value(any) any { return nil }
+
+// Err implements [context.Context].
+func (c *runContext) Err() error {
+	if c.late.Load() {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // queue hands requests to workers, which are started as they are needed.

@@ -36,7 +36,11 @@ func (d *Device) Submit(r *Request) (done bool) {
 	}
 	r.run.slot = slot
 	d.watch.add(r)
-	d.queue.put(r)
+	if r.Kind == Read || r.Kind == Cache {
+		d.readers.put(r)
+	} else {
+		d.queue.put(r)
+	}
 	return false
 }
 
@@ -142,6 +146,8 @@ func (d *Device) writeInline(r *Request) bool {
 	d.dirty.write(object, first, end)
 	if isUnknown(op.Err) {
 		d.retired.add(object)
+		d.retired.exposed.Add(1)
+		r.run.exposed = true
 		return false
 	}
 	if r.Err = op.Err; r.Err == nil {
@@ -155,7 +161,7 @@ func (d *Device) writeInline(r *Request) bool {
 // perform does a queued request on a worker.
 func (d *Device) perform(r *Request) {
 	slot := r.run.slot
-	err := d.do(context.Background(), r)
+	err := d.do(&r.run.ctx, r)
 	d.watch.finish(r, err)
 	d.grace.leave(slot)
 }

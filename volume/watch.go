@@ -31,6 +31,7 @@ func (w *watch) add(r *Request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ru := &r.run
+	ru.ctx.late.Store(false)
 	ru.answered, ru.answering, ru.finished, ru.listed = false, false, false, true
 	ru.since = int64(time.Since(w.start))
 	ru.prev, ru.next = w.last, nil
@@ -94,6 +95,7 @@ func (w *watch) tick() {
 	for r := w.first; r != nil && now-r.run.since >= int64(w.deadline); r = w.first {
 		w.removeLocked(r)
 		r.run.answering = true
+		r.run.ctx.late.Store(true)
 		overdue = append(overdue, r)
 	}
 	w.mu.Unlock()

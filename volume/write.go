@@ -13,7 +13,16 @@ import (
 )
 
 // change does a write, write zeroes or discard.
-func (d *Device) change(ctx context.Context, r *Request) error {
+func (d *Device) change(ctx context.Context, r *Request) (err error) {
+	if r.run.exposed {
+		defer func() {
+			r.run.exposed = false
+			if err != nil {
+				err = d.fail(err) // what is not hidden may change at any time
+			}
+			d.retired.exposed.Add(-1)
+		}()
+	}
 	for {
 		err := d.tryChange(ctx, r)
 		if !errors.Is(err, journal.ErrFull) {
@@ -120,12 +129,23 @@ const writeTries = 3
 // in a new layer, which hides whatever becomes of it.
 func (d *Device) writePiece(ctx context.Context, p chunk.Piece, data []byte) error {
 	var err error
+	exposed := false
 	for range writeTries {
 		var o object
-		if o, err = d.writeOnce(ctx, p, data); !isUnknown(err) || o.name == "" {
-			return err
+		o, err = d.writeOnce(ctx, p, data)
+		if isUnknown(err) && o.name != "" {
+			if !exposed {
+				d.retired.exposed.Add(1)
+				defer d.retired.exposed.Add(-1)
+			}
+			exposed = true
+			d.retired.add(o.Object)
+			continue
 		}
-		d.retired.add(o.Object)
+		if err != nil && exposed {
+			return d.fail(err) // what is not hidden may change at any time
+		}
+		return err
 	}
 	return d.fail(err)
 }
@@ -178,6 +198,10 @@ func (d *Device) lockFor(ctx context.Context, index uint64, first, end int, suit
 			if err := d.ready(ctx, index); err != nil {
 				return held{}, mapper.Plan{}, err
 			}
+		case ctx.Err() != nil:
+			// A request that was answered must not undo what comes after it.
+			d.locks.unlock(h)
+			return held{}, mapper.Plan{}, fmt.Errorf("chunk %d: %w: %w", index, drivers.ErrUnavailable, context.Cause(ctx))
 		case suits(plan) || whole && plan.Depth < maxDepth:
 			if plan.Depth > mergeDepth {
 				d.merger.add(index)
@@ -269,7 +293,7 @@ func (d *Device) publish(ctx context.Context, o object, first, end int) error {
 
 // show changes the map, after the journal.
 func (d *Device) show(ctx context.Context, o journal.Object, first, end int, zero bool) error {
-	dropped, err := d.m.Publish(ctx, o.Chunk, o.Serial, first, end, zero, nil)
+	dropped, err := d.m.Publish(context.WithoutCancel(ctx), o.Chunk, o.Serial, first, end, zero, nil)
 	if err != nil {
 		// The journal has it and memory does not: only the next open can bring them together.
 		return d.fail(fmt.Errorf("chunk %d: %w", o.Chunk, err))
@@ -326,13 +350,35 @@ func (d *Device) zeroPart(ctx context.Context, p chunk.Piece) error {
 	return d.writeZeros(ctx, p)
 }
 
+// hideZeros records the blocks [first, end) of a chunk, which are zeros, in a new layer: a punch of the one below may
+// still come, when this grant is over and the object counts as writable again.
+func (d *Device) hideZeros(ctx context.Context, index uint64, first, end int) error {
+	h := d.locks.lock(index, 0, d.geom.Blocks())
+	defer d.locks.unlock(h)
+	s, err := d.lease.NextSerial()
+	if err != nil {
+		return d.fail(err)
+	}
+	o := journal.Object{Chunk: index, Serial: s}
+	if err := d.record(ctx, func(b *journal.Batch) { b.Delta(o, first, end, true, false) }); err != nil {
+		return d.fail(err)
+	}
+	return d.show(ctx, o, first, end, true)
+}
+
 // zeroWhole makes the blocks [first, end) of a chunk zero: the map says so, and space in the volume's own object is given back.
-func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) error {
+func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) (err error) {
 	h, plan, err := d.lockFor(ctx, index, first, end, func(plan mapper.Plan) bool { return plan.Own || plan.Zero })
 	if err != nil {
 		return err
 	}
-	defer d.locks.unlock(h)
+	hide := false
+	defer func() {
+		d.locks.unlock(h)
+		if hide {
+			err = d.hideZeros(ctx, index, first, end)
+		}
+	}()
 	if plan.Zero {
 		return nil
 	}
@@ -356,6 +402,7 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) er
 	err = d.guest.PunchHole(ctx, o.name, int64(first)*chunk.BlockSize, int64(end-first)*chunk.BlockSize)
 	if isUnknown(err) {
 		d.retired.add(o.Object)
+		hide = true
 		return nil
 	}
 	if err != nil {
