@@ -41,7 +41,7 @@ func within(t *testing.T, what string, fn func()) {
 	}
 }
 
-// A snapshot (or cut) between Close's last cut and its release names the removed journal again.
+// TestSnapshotDuringClose: a snapshot while the device is closed does not name the journal again that goes with the last cut.
 func TestSnapshotDuringClose(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	data := pattern(4096, 1)
@@ -71,7 +71,7 @@ func TestSnapshotDuringClose(t *testing.T) {
 	}
 }
 
-// A cut whose switch took effect though its outcome was unknown: objects must be named again by the journal.
+// TestUnknownSwitchThenKill: a cut whose switch took effect though its outcome was unknown: objects must be named again by the journal.
 func TestUnknownSwitchThenKill(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
@@ -96,7 +96,7 @@ func TestUnknownSwitchThenKill(t *testing.T) {
 	}
 }
 
-// 3a. Freeze holds back the very cut that its flush waits for.
+// TestFreezeWithFullJournal: freeze does not hold back the very cut that its flush waits for.
 func TestFreezeWithFullJournal(t *testing.T) {
 	w := newWorld(t, 64<<20, 64<<10)
 	w.die()
@@ -141,7 +141,7 @@ func TestFreezeWithFullJournal(t *testing.T) {
 	must(t, w.dev.Flush(t.Context()))
 }
 
-// 3b. Close while frozen ends with its context.
+// TestCloseWhileFrozen: close while frozen ends with its context.
 func TestCloseWhileFrozen(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
@@ -154,7 +154,7 @@ func TestCloseWhileFrozen(t *testing.T) {
 	w.dev = nil
 }
 
-// 3c. What was answered before Freeze returned is durable.
+// TestFreezeMakesAllDurable: what was answered before Freeze returned is durable.
 func TestFreezeMakesAllDurable(t *testing.T) {
 	for seed := range uint64(30) {
 		w := newWorld(t, 1<<20, 64<<10)
@@ -196,7 +196,7 @@ func TestFreezeMakesAllDurable(t *testing.T) {
 	}
 }
 
-// A queued write that was answered "no answer within" is done after a newer, acknowledged one.
+// TestOverdueWriteIsDoneLater: a queued write that was answered at its deadline is not done after a newer one that was acknowledged.
 func TestOverdueWriteIsDoneLater(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	w.die()
@@ -239,7 +239,7 @@ func TestOverdueWriteIsDoneLater(t *testing.T) {
 	}
 }
 
-// An inline write of unknown outcome, then a snapshot before it is hidden.
+// TestSnapshotOfUnknownInlineWrite: an inline write of unknown outcome, then a snapshot before it is hidden.
 func TestSnapshotOfUnknownInlineWrite(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	w.die()
@@ -290,7 +290,7 @@ func TestSnapshotOfUnknownInlineWrite(t *testing.T) {
 	}
 }
 
-// 5b. A write of unknown outcome that cannot be hidden, then a snapshot.
+// TestSnapshotAfterUnknownAndNoSpace: a write of unknown outcome that cannot be hidden, then a snapshot.
 func TestSnapshotAfterUnknownAndNoSpace(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(8192, 1), 0))
@@ -323,7 +323,7 @@ func TestSnapshotAfterUnknownAndNoSpace(t *testing.T) {
 	}
 }
 
-// A punch of unknown outcome is done after the volume was closed cleanly and opened again.
+// TestLatePunchAfterReopen: a punch of unknown outcome is done after the volume was closed cleanly and opened again.
 func TestLatePunchAfterReopen(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(64<<10, 1), 0))
@@ -345,7 +345,7 @@ func TestLatePunchAfterReopen(t *testing.T) {
 	}
 }
 
-// A failed sync while a journal is applied.
+// TestFailedSyncDuringReplay: a failed sync while a journal is applied.
 func TestFailedSyncDuringReplay(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	data := pattern(4096, 1)
@@ -380,7 +380,7 @@ func TestFailedSyncDuringReplay(t *testing.T) {
 	}
 }
 
-// The note of a failure goes with the journal that it is about.
+// TestFailedNoteOutlivesItsJournal: the note of a failure goes with the journal that it is about.
 func TestFailedNoteOutlivesItsJournal(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
@@ -424,7 +424,7 @@ func TestFailedNoteOutlivesItsJournal(t *testing.T) {
 	}
 }
 
-// 8b. A failure noted when there is no journal.
+// TestFailedWithoutJournal: a failure noted when there is no journal.
 func TestFailedWithoutJournal(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	w.faults.SetHook(faulty.On(func(c faulty.Call) bool {
@@ -443,7 +443,7 @@ func TestFailedWithoutJournal(t *testing.T) {
 	}
 }
 
-// A sync that the engine does in the background fails.
+// TestBackgroundSyncFails: a sync that the engine does in the background fails.
 func TestBackgroundSyncFails(t *testing.T) {
 	w := newWorld(t, 4<<20, 64<<10)
 	var failed atomic.Bool
@@ -476,7 +476,7 @@ func TestBackgroundSyncFails(t *testing.T) {
 	}
 }
 
-// ENOSPC while the journal is made.
+// TestNoSpaceForJournalLeaks: ENOSPC while the journal is made.
 func TestNoSpaceForJournalLeaks(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	w.faults.SetHook(faulty.On(func(c faulty.Call) bool {
@@ -494,7 +494,7 @@ func TestNoSpaceForJournalLeaks(t *testing.T) {
 	}
 }
 
-// A cancelled request fails the device when a page was evicted.
+// TestStuckStorageThenSameInstance: a process that gave a volume up while the storage held a write of it does not get it again before that has ended, or nothing of it is undone.
 func TestStuckStorageThenSameInstance(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(8192, 1), 0))
@@ -537,7 +537,7 @@ func TestStuckStorageThenSameInstance(t *testing.T) {
 	}
 }
 
-// Reads go on though changes are held up.
+// TestReadsWhileFrozen: reads go on though changes are held up.
 func TestReadsWhileFrozen(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	w.die()
@@ -571,7 +571,7 @@ func TestReadsWhileFrozen(t *testing.T) {
 	}
 }
 
-// A discard takes the last block of an object into which another write is about to put one.
+// TestDroppedWhileWritten: a discard takes the last block of an object into which another write is about to put one.
 func TestDroppedWhileWritten(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
@@ -600,7 +600,7 @@ func TestDroppedWhileWritten(t *testing.T) {
 	}
 }
 
-// The root that names the first journal has an unknown outcome, though it is there.
+// TestUnknownSwitchOfFirstJournal: the root that names the first journal has an unknown outcome, though it is there.
 func TestUnknownSwitchOfFirstJournal(t *testing.T) {
 	w := newWorld(t, 1<<20, 64<<10)
 	var hit atomic.Bool
@@ -622,7 +622,7 @@ func TestUnknownSwitchOfFirstJournal(t *testing.T) {
 	}
 }
 
-// A larger journal that was made in vain is removed.
+// TestJournalsAreRemoved: a larger journal that was made in vain is removed.
 func TestJournalsAreRemoved(t *testing.T) {
 	w := newWorld(t, 8<<20, 64<<10)
 	w.die()
@@ -651,7 +651,7 @@ func TestJournalsAreRemoved(t *testing.T) {
 	}
 }
 
-// A volume that failed can be opened again by the same process.
+// TestReopenAfterFailedSyncInSameProcess: a volume that failed can be opened again by the same process.
 func TestReopenAfterFailedSyncInSameProcess(t *testing.T) {
 	w := newWorld(t, 4<<20, 64<<10)
 	w.die()
