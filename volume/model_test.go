@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ var (
 
 // TestModel compares a volume with an array of bytes over random operations, ends of the process and power losses.
 func TestModel(t *testing.T) {
-	for run := range *modelRuns {
+	for run := range soaked(*modelRuns) {
 		seed := *modelSeed
 		if seed == 0 {
 			seed = uint64(time.Now().UnixNano())
@@ -31,6 +32,14 @@ func TestModel(t *testing.T) {
 			runModel(t, rand.New(rand.NewPCG(seed, uint64(run))), *modelSteps)
 		})
 	}
+}
+
+// soaked returns how often a random test runs: more often with SKERRY_SOAK.
+func soaked(runs int) int {
+	if os.Getenv("SKERRY_SOAK") != "" {
+		return 100 * runs
+	}
+	return runs
 }
 
 func runModel(t *testing.T, rng *rand.Rand, steps int) {

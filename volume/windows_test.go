@@ -16,7 +16,6 @@ import (
 	"skerry/drivers"
 	"skerry/drivers/faulty"
 	"skerry/drivers/mem"
-	"skerry/mapper"
 	"skerry/volume"
 )
 
@@ -49,28 +48,7 @@ func (v windows) read(t *testing.T, dev *volume.Device) []byte {
 
 func (w *world) windowSnapshots(v windows) map[string][]byte {
 	w.t.Helper()
-	c := w.engine.Client(drivers.LaneMeta, 0, nil)
-	found := make(map[string][]byte)
-	err := c.List(w.t.Context(), chunk.GroupName(w.id, chunk.Snapshots), func(i drivers.Info) error {
-		b, err := c.Load(w.t.Context(), i.Name)
-		if err != nil {
-			return err
-		}
-		s, err := mapper.DecodeSnapshot(b)
-		if err != nil {
-			return err
-		}
-		dev, err := volume.OpenSnapshot(w.t.Context(), volume.Config{Engine: w.engine}, s)
-		if err != nil {
-			return err
-		}
-		found[s.Name] = v.read(w.t, dev)
-		return dev.Close(w.t.Context())
-	})
-	if err != nil {
-		w.t.Fatalf("read snapshots: %v", err)
-	}
-	return found
+	return w.snapshotsRead(func(dev *volume.Device) []byte { return v.read(w.t, dev) })
 }
 
 // settle takes the content after an error, of which a later crash may show what was before.
@@ -94,7 +72,7 @@ func (m *model) settle(got []byte) error {
 }
 
 func TestModelOfLargeVolumes(t *testing.T) {
-	for run := range *windowRuns {
+	for run := range soaked(*windowRuns) {
 		seed := *modelSeed
 		if seed == 0 {
 			seed = uint64(time.Now().UnixNano())

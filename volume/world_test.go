@@ -148,6 +148,12 @@ func content(t *testing.T, dev *volume.Device) []byte {
 // snapshots returns the content of all snapshots by name.
 func (w *world) snapshots() map[string][]byte {
 	w.t.Helper()
+	return w.snapshotsRead(func(dev *volume.Device) []byte { return content(w.t, dev) })
+}
+
+// snapshotsRead returns what read returns of each snapshot, by name.
+func (w *world) snapshotsRead(read func(*volume.Device) []byte) map[string][]byte {
+	w.t.Helper()
 	c := w.engine.Client(drivers.LaneMeta, 0, nil)
 	found := make(map[string][]byte)
 	err := c.List(w.t.Context(), chunk.GroupName(w.id, chunk.Snapshots), func(i drivers.Info) error {
@@ -163,7 +169,7 @@ func (w *world) snapshots() map[string][]byte {
 		if err != nil {
 			return err
 		}
-		found[s.Name] = content(w.t, dev)
+		found[s.Name] = read(dev)
 		return dev.Close(w.t.Context())
 	})
 	if err != nil {
