@@ -51,6 +51,9 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 	if err != nil {
 		return err
 	}
+	if err := h.registered(ctx, s); err != nil {
+		return err
+	}
 	clones, err := h.dropSnapshots(ctx, s)
 	if err != nil {
 		return err
@@ -138,6 +141,9 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	}
 	if len(named) > 0 && !o.Snapshots {
 		return Removal{}, tell(ErrInUse, "volume %s: in use: it has snapshots: %s; remove them first, or with it by --snapshots", h.Root().Name, strings.Join(named, ", "))
+	}
+	if err := h.registered(ctx, all...); err != nil {
+		return Removal{}, err
 	}
 	clones, err := h.flagAll(ctx, all)
 	if err == nil {
