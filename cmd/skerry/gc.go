@@ -85,6 +85,11 @@ func (s *session) collect(ctx context.Context, name string, dryRun bool) (gcResu
 	if err != nil {
 		return gcResult{}, about("gc", s.where.String(), err)
 	}
+	if name == "" && !dryRun {
+		if err := s.clean(ctx); err != nil {
+			return gcResult{}, about("gc", s.where.String(), err)
+		}
+	}
 	return gcResult{
 		DryRun: dryRun, Objects: r.Objects, Bytes: r.Bytes, Snapshots: r.Snapshots, Unnamed: r.Unnamed,
 		Skipped: viewSkipped(r.Skipped), Problems: viewProblems(r.Problems),

@@ -136,6 +136,15 @@ func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error
 	return drivers.NewEngine(b, drivers.Options{Logger: a.log, SlowLog: 5 * time.Second}), nil
 }
 
+// clean removes what processes that were killed left in the pool's storage beside its objects.
+func (s *session) clean(ctx context.Context) error {
+	b, err := local.Open(s.where.Path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.CleanTemp(ctx, ""), b.Close())
+}
+
 // close ends the session: first no more calls, then the leases, then the storage.
 func (s *session) close(ctx context.Context) error {
 	err := s.control.shutdown(ctx)

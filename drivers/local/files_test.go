@@ -3,6 +3,7 @@ package local_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,6 +94,43 @@ func TestLeftOversAreHarmless(t *testing.T) {
 	}
 	if got := list(t, b, ""); !slices.Equal(got, []string{"g/o", "g/r"}) {
 		t.Errorf("objects %v", got)
+	}
+}
+
+// TestCleanTempSparesTheLiving cleans while objects are replaced: no replacement fails, and nothing is left.
+func TestCleanTempSparesTheLiving(t *testing.T) {
+	dir := t.TempDir()
+	b, other := open(t, dir), open(t, dir)
+	stop := make(chan struct{})
+	var cleaner, writers sync.WaitGroup
+	cleaner.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := other.CleanTemp(t.Context(), ""); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	for i := range 2 {
+		writers.Go(func() {
+			for range 200 {
+				if err := b.Replace(t.Context(), fmt.Sprintf("g%d/o", i), []byte("new"), drivers.Condition{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	cleaner.Wait()
+	if left, err := filepath.Glob(filepath.Join(dir, "*", ".tmp-*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %q, %v", left, err)
 	}
 }
 

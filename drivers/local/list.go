@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -73,18 +74,45 @@ func (b *Backend) walk(ctx context.Context, group string, fn func(name string, e
 	}
 }
 
-// CleanTemp removes the temporary files below group that a death left over. Nobody may replace objects there meanwhile.
+// CleanTemp removes the temporary files below group that a death left over, and the directories that are empty without them.
+// Those of the living, of this process and others, stay.
 func (b *Backend) CleanTemp(ctx context.Context, group string) error {
 	if err := b.checkGroup("clean", group); err != nil {
 		return err
 	}
-	return b.walk(ctx, group, func(name string, e fs.DirEntry) error {
-		if len(e.Name()) < len(tempPrefix) || e.Name()[:len(tempPrefix)] != tempPrefix {
+	groups := make(map[string]bool)
+	err := b.walk(ctx, group, func(name string, e fs.DirEntry) error {
+		if !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), tempPrefix) {
 			return nil
 		}
-		if err := unix.Unlinkat(b.fd(), name, 0); err != nil && err != unix.ENOENT {
+		if err := b.cleanTemp(name); err != nil {
 			return fmt.Errorf("clean %s: %w", name, mapError(err))
 		}
+		groups[drivers.Group(name)] = true
 		return nil
 	})
+	for g := range groups {
+		b.prune(g)
+	}
+	return err
+}
+
+// cleanTemp removes a temporary file if nobody has it locked.
+func (b *Backend) cleanTemp(name string) error {
+	fd, err := b.openat(name, unix.O_RDONLY|unix.O_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) // only read
+	err = retryErr(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if err == nil {
+		err = unix.Unlinkat(b.fd(), name, 0)
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }

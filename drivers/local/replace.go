@@ -98,8 +98,7 @@ func (b *Backend) Replace(_ context.Context, name string, data []byte, cond driv
 }
 
 func (b *Backend) replace(name string, data []byte, absent bool) error {
-	temp := tempName(name)
-	fd, err := b.makeat(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	temp, fd, err := b.makeTemp(name)
 	if err != nil {
 		return err
 	}
@@ -107,7 +106,6 @@ func (b *Backend) replace(name string, data []byte, absent bool) error {
 	if err == nil {
 		err = retryErr(func() error { return unix.Fsync(fd) })
 	}
-	err = errors.Join(err, unix.Close(fd))
 	renamed := false
 	switch {
 	case err != nil:
@@ -121,7 +119,7 @@ func (b *Backend) replace(name string, data []byte, absent bool) error {
 		// One that stays is harmless.
 		_ = unix.Unlinkat(b.fd(), temp, 0)
 	}
-	if err != nil {
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
 		return err
 	}
 	err = b.syncDir(drivers.Group(name))
@@ -129,6 +127,32 @@ func (b *Backend) replace(name string, data []byte, absent bool) error {
 		return nil // somebody has removed the object already, and the directory
 	}
 	return err
+}
+
+// makeTemp makes a temporary file beside name, and locks it: as long as that lasts CleanTemp leaves it alone.
+func (b *Backend) makeTemp(name string) (temp string, fd int, err error) {
+	for range makeTries {
+		temp = tempName(name)
+		if fd, err = b.makeat(temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL); err != nil {
+			return "", -1, err
+		}
+		var st unix.Stat_t
+		err = retryErr(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+		if err == nil {
+			err = unix.Fstat(fd, &st)
+		}
+		if err == nil && st.Nlink > 0 {
+			return temp, fd, nil
+		}
+		_ = unix.Unlinkat(b.fd(), temp, 0)
+		_ = unix.Close(fd) // nothing was written
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+			return "", -1, err
+		}
+		// CleanTemp saw it before it was locked.
+		err = unix.EAGAIN
+	}
+	return "", -1, err
 }
 
 // lock is a lock of flock(2).
