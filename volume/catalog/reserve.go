@@ -69,3 +69,37 @@ func (p *Pool) WithReserve(ctx context.Context, fn func() error) error {
 	}
 	return err
 }
+
+// KeepReserve makes the pool's reserve again if it was spent when there was no space for all of it, or by a process that died before
+// it made a new one. Storage that has no space for it is no error.
+func (p *Pool) KeepReserve(ctx context.Context) error {
+	var there []string
+	var size int64
+	err := p.client.List(ctx, chunk.ReserveGroup, func(info drivers.Info) error {
+		there, size = append(there, info.Name), max(size, info.Size)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list the reserve: %w", err)
+	}
+	if size >= reserveSize {
+		return nil
+	}
+	if err = makeReserve(ctx, p.client, reserveSize); errors.Is(err, drivers.ErrNoSpace) {
+		if len(there) > 0 {
+			return nil
+		}
+		if err = fillReserve(ctx, p.client); errors.Is(err, drivers.ErrNoSpace) {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range there { // smaller ones
+		if err := p.client.Unlink(ctx, name); err != nil && !errors.Is(err, drivers.ErrNotFound) {
+			return fmt.Errorf("remove the smaller reserve: %w", err)
+		}
+	}
+	return nil
+}

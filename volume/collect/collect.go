@@ -46,6 +46,9 @@ func Collect(ctx context.Context, p *catalog.Pool, o Options) (Report, error) {
 		report, err = collectAll(ctx, p, o)
 		return err
 	})
+	if err == nil && !o.DryRun && o.Volume == "" {
+		err = p.KeepReserve(ctx)
+	}
 	if err != nil {
 		return report, fmt.Errorf("collect: %w", err)
 	}

@@ -63,3 +63,35 @@ func TestFullStorageGivesSpaceBack(t *testing.T) {
 	p.collect() // failed writes may have left objects
 	p.clean()
 }
+
+// TestCollectionKeepsSpaceBackAgain: a reserve that was spent on full storage is made again once there is space.
+func TestCollectionKeepsSpaceBackAgain(t *testing.T) {
+	b := newStorage(t)
+	p := start(t, b, 1)
+	reserve := objects(t, b, "reserve")
+	p.create("a", 8*chunkSize)
+	b.SetSpace(b.Used())
+	for i := 0; len(objects(t, b, "reserve")) > 0; i++ {
+		if i == 10 {
+			t.Fatal("the reserve is not spent")
+		}
+		b.SetSpace(b.Used())
+		err := p.WithReserve(t.Context(), func() error {
+			if len(objects(t, b, "reserve")) == 0 {
+				b.SetSpace(b.Used()) // others were quicker to use it
+				return nil
+			}
+			return drivers.ErrNoSpace
+		})
+		p.ok(err)
+	}
+	b.SetSpace(0)
+	p.collect()
+	if again := objects(t, b, "reserve"); len(again) != len(reserve) {
+		t.Errorf("the reserve is %q, was %q", again, reserve)
+	}
+	p.collect()
+	if again := objects(t, b, "reserve"); len(again) != len(reserve) {
+		t.Errorf("after one more collection the reserve is %q", again)
+	}
+}
