@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 
@@ -241,4 +242,24 @@ func TestHelperHolder(t *testing.T) {
 	start(t, b).acquire(id)
 	fmt.Println("held")
 	select {}
+}
+
+// TestTheOutrunHearWhoHolds: who loses every grant to others is told that the volume is held, not that the storage fails.
+func TestTheOutrunHearWhoHolds(t *testing.T) {
+	b := newStorage()
+	p, q := start(t, b), start(t, b)
+	id := p.volume()
+	q.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.Kind == drivers.OpReplace && strings.Contains(c.Name, "/root/") {
+			p.release(p.acquire(id)) // always a moment before
+		}
+		return faulty.Pass()
+	})
+	_, err := q.Acquire(t.Context(), id)
+	q.faults.SetHook(nil)
+	var held *locking.HeldError
+	if !errors.As(err, &held) || held.Volume != "vm1" {
+		t.Fatalf("got %v", err)
+	}
+	q.release(q.acquire(id))
 }

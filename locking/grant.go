@@ -68,7 +68,7 @@ func (i *Instance) Acquire(ctx context.Context, id chunk.VolumeID) (*Lease, erro
 		case err != nil && !errors.As(err, &held):
 			return nil, fmt.Errorf("lease volume %v: %w", id, err)
 		case try == attempts && held == nil:
-			return nil, fmt.Errorf("lease volume %v: %w: others are granted it all the time", id, drivers.ErrUnavailable)
+			return nil, fmt.Errorf("lease volume %v: %w", id, i.outrun(ctx, id))
 		case try == attempts:
 			return nil, fmt.Errorf("lease volume %v: %w", id, held)
 		}
@@ -76,6 +76,15 @@ func (i *Instance) Acquire(ctx context.Context, id chunk.VolumeID) (*Lease, erro
 			return nil, fmt.Errorf("lease volume %v: %w", id, err)
 		}
 	}
+}
+
+// outrun says who was granted a volume instead, again and again.
+func (i *Instance) outrun(ctx context.Context, id chunk.VolumeID) error {
+	root, _, err := inForce(ctx, i.client, id)
+	if err != nil {
+		return err
+	}
+	return heldError(root) // or the last one who held it, for a moment
 }
 
 // grant tries once. It returns nothing if another one won.
