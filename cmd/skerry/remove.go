@@ -82,6 +82,9 @@ func (s *session) removeSnapshot(ctx context.Context, r catalog.Ref, limit time.
 		return control.Removal{}, err
 	}
 	// From here on the snapshot is gone. What follows may fail or end early: it is begun anew by gc.
+	if large, err := s.pool.Large(ctx, r.Volume); err != nil || large {
+		return control.Removal{Left: true}, nil
+	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := collect.Collect(limited, s.pool, collect.Options{Volume: r.Volume})

@@ -62,6 +62,15 @@ func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 	return info, nil
 }
 
+// Large reports whether a volume's map is so large that a command does not begin to give its space back: that is for gc.
+func (p *Pool) Large(ctx context.Context, name string) (bool, error) {
+	_, root, err := p.lookup(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	return len(root.Pages) > pagesAtOnce, nil
+}
+
 // full is describe with what the snapshots and the parent say.
 func (p *Pool) full(ctx context.Context, root *mapper.Root) (Info, error) {
 	info := p.describe(root)
