@@ -60,25 +60,22 @@ func (p *Pool) clone(ctx context.Context, from Ref, name string, o CloneOptions)
 }
 
 // cloneVolume clones a hidden snapshot that it takes. The volume is held until the clone is registered, so that no collection comes between.
-func (p *Pool) cloneVolume(ctx context.Context, from, name string, o CloneOptions) (Info, error) {
-	h, err := p.holdNamed(ctx, from)
-	if err != nil {
-		return Info{}, err
-	}
-	defer h.done(ctx)
-	if err := fits(o.Size, h.Root().Size); err != nil {
-		return Info{}, err
-	}
-	s, err := h.snapshot(ctx, "")
-	if err != nil {
-		return Info{}, err
-	}
-	info, err := p.cloneOf(ctx, s, name, o)
-	if err != nil {
-		if _, dropErr := h.dropSnapshots(context.WithoutCancel(ctx), s); dropErr != nil {
-			p.log.Warn("hidden snapshot is left for gc", "volume", from, "err", dropErr)
+func (p *Pool) cloneVolume(ctx context.Context, from, name string, o CloneOptions) (info Info, err error) {
+	err = p.holding(ctx, from, func(h *Held) error {
+		if err := fits(o.Size, h.Root().Size); err != nil {
+			return err
 		}
-	}
+		s, err := h.snapshot(ctx, "")
+		if err != nil {
+			return err
+		}
+		if info, err = p.cloneOf(ctx, s, name, o); err != nil {
+			if _, dropErr := h.dropSnapshots(context.WithoutCancel(ctx), s); dropErr != nil {
+				p.log.Warn("hidden snapshot is left for gc", "volume", from, "err", dropErr)
+			}
+		}
+		return err
+	})
 	return info, err
 }
 

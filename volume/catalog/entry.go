@@ -16,6 +16,7 @@ type entry struct {
 
 	dev   *volume.Device // open for writing
 	lease *locking.Lease // of dev
+	ended chan struct{}  // closed when dev has given up lease
 }
 
 // enter waits for the turn of a volume.
@@ -60,7 +61,7 @@ func (p *Pool) forget(id chunk.VolumeID, e *entry) {
 func (p *Pool) opened(e *entry, dev *volume.Device, lease *locking.Lease) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.dev, e.lease = dev, lease
+	e.dev, e.lease, e.ended = dev, lease, make(chan struct{})
 }
 
 // ended forgets the device whose lease has ended.
@@ -70,15 +71,16 @@ func (p *Pool) ended(id chunk.VolumeID, e *entry, lease *locking.Lease) {
 	if e.lease != lease {
 		return
 	}
-	e.dev, e.lease = nil, nil
+	close(e.ended)
+	e.dev, e.lease, e.ended = nil, nil, nil
 	if e.users == 0 {
 		delete(p.entries, id)
 	}
 }
 
 // open returns the device of a volume, if this pool has it open.
-func (p *Pool) open(e *entry) (*volume.Device, *locking.Lease) {
+func (p *Pool) open(e *entry) (*volume.Device, *locking.Lease, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return e.dev, e.lease
+	return e.dev, e.lease, e.ended
 }

@@ -18,7 +18,8 @@ type Held struct {
 	id        chunk.VolumeID
 	entry     *entry
 	lease     *locking.Lease
-	dev       *volume.Device // nil: not open
+	dev       *volume.Device  // nil: not open
+	ended     <-chan struct{} // of dev
 	abandoned bool
 }
 
@@ -29,7 +30,7 @@ func (p *Pool) Hold(ctx context.Context, id chunk.VolumeID) (*Held, error) {
 		return nil, err
 	}
 	h := &Held{pool: p, id: id, entry: e}
-	if h.dev, h.lease = p.open(e); h.dev != nil {
+	if h.dev, h.lease, h.ended = p.open(e); h.dev != nil {
 		return h, nil
 	}
 	if h.lease, err = p.instance.Acquire(ctx, id); err != nil {
@@ -62,6 +63,21 @@ func (p *Pool) holdNamed(ctx context.Context, name string) (*Held, error) {
 		}
 		if try == tries {
 			return nil, notFound(Ref{Volume: name})
+		}
+	}
+}
+
+// holding calls fn with a live volume: once more if the device that fn went through was closed meanwhile.
+func (p *Pool) holding(ctx context.Context, name string, fn func(*Held) error) error {
+	for try := 1; ; try++ {
+		h, err := p.holdNamed(ctx, name)
+		if err != nil {
+			return err
+		}
+		err = fn(h)
+		h.done(ctx)
+		if try == tries || !h.Overtaken(ctx, err) {
+			return err
 		}
 	}
 }
@@ -115,6 +131,20 @@ func (h *Held) release(ctx context.Context, change func(*mapper.Root)) error {
 		return err
 	}
 	return nil
+}
+
+// Overtaken reports whether err, of something that was done under h and is over, says only that the device of the volume was closed
+// meanwhile. Then it waits for the end of that, so that the volume can be held anew.
+func (h *Held) Overtaken(ctx context.Context, err error) bool {
+	if h.dev == nil || !errors.Is(err, volume.ErrClosed) && !errors.Is(err, locking.ErrReleased) {
+		return false
+	}
+	select {
+	case <-h.ended:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // done is Done for what has succeeded or failed otherwise: the next to take the volume finds it unclean.

@@ -42,23 +42,20 @@ func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, err
 }
 
 func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
-	h, err := p.holdNamed(ctx, r.Volume)
-	if err != nil {
-		return err
-	}
-	defer h.done(ctx)
-	s, err := p.snapshotNamed(ctx, h.id, r)
-	if err != nil {
-		return err
-	}
-	if err := h.registered(ctx, s); err != nil {
-		return err
-	}
-	clones, err := h.dropSnapshots(ctx, s)
-	if err != nil {
-		return err
-	}
-	return hasClones(r, clones)
+	return p.holding(ctx, r.Volume, func(h *Held) error {
+		s, err := p.snapshotNamed(ctx, h.id, r)
+		if err != nil {
+			return err
+		}
+		if err := h.registered(ctx, s); err != nil {
+			return err
+		}
+		clones, err := h.dropSnapshots(ctx, s)
+		if err != nil {
+			return err
+		}
+		return hasClones(r, clones)
+	})
 }
 
 func hasClones(r Ref, clones []string) error {

@@ -121,21 +121,22 @@ func (p *Pool) SnapshotHidden(ctx context.Context, name string) (SnapshotInfo, e
 }
 
 func (p *Pool) snapshot(ctx context.Context, r Ref) (info SnapshotInfo, err error) {
-	h, err := p.holdNamed(ctx, r.Volume)
-	if err != nil {
-		return info, doing(err, "snapshot %v", r)
-	}
-	defer h.done(ctx)
-	if r.Snapshot != "" {
-		if err := h.freeSnapshotName(ctx, r); err != nil {
-			return info, doing(err, "snapshot %v", r)
+	err = p.holding(ctx, r.Volume, func(h *Held) error {
+		if r.Snapshot != "" {
+			if err := h.freeSnapshotName(ctx, r); err != nil {
+				return err
+			}
 		}
-	}
-	s, err := h.snapshot(ctx, r.Snapshot)
+		s, err := h.snapshot(ctx, r.Snapshot)
+		if err == nil {
+			info = describeSnapshot(s, r.Volume)
+		}
+		return err
+	})
 	if err != nil {
 		return info, doing(err, "snapshot %v", r)
 	}
-	return describeSnapshot(s, r.Volume), nil
+	return info, nil
 }
 
 // freeSnapshotName makes sure that a name of a snapshot is free: a removal that was begun is finished.

@@ -200,13 +200,17 @@ func (c *collector) skip(held *locking.HeldError) {
 
 // live collects a volume that counts.
 func (c *collector) live(ctx context.Context, id chunk.VolumeID) error {
-	h, err := c.p.Hold(ctx, id)
-	if err != nil {
-		return c.went(id.String(), err)
+	for try := 1; ; try++ {
+		h, err := c.p.Hold(ctx, id)
+		if err != nil {
+			return c.went(id.String(), err)
+		}
+		name := h.Root().Name
+		err = errors.Join(c.held(ctx, h), h.Done(ctx))
+		if try == looks || !h.Overtaken(ctx, err) {
+			return c.went(name, err)
+		}
 	}
-	name := h.Root().Name
-	err = c.held(ctx, h)
-	return c.went(name, errors.Join(err, h.Done(ctx)))
 }
 
 func (c *collector) held(ctx context.Context, h *catalog.Held) error {
