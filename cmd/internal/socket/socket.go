@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -30,6 +31,11 @@ func Listen(ctx context.Context, path string) (*net.UnixListener, error) {
 	if len(path) > MaxPath {
 		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a Unix socket's has at most %d", path, len(path), MaxPath)
 	}
+	unlock, err := lockDirectory(ctx, filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	defer unlock()
 	if err := removeStale(ctx, path); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -39,6 +45,34 @@ func Listen(ctx context.Context, path string) (*net.UnixListener, error) {
 		return nil, err // names the operation and the path
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// lockDirectory keeps other processes from replacing sockets in a directory: what was found stale and is removed must not be
+// the socket that another one has just made in its place. A lock that others hold for long, for reasons of their own, is done without.
+func lockDirectory(ctx context.Context, dir string) (unlock func(), err error) {
+	const pause = 5 * time.Millisecond
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	unlock = func() { _ = d.Close() } // ends the lock, whatever it returns
+	ctx, cancel := context.WithTimeout(ctx, 2*probeTime)
+	defer cancel()
+	for {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			unlock()
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		if err == nil {
+			return unlock, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return unlock, nil
+		}
+	}
 }
 
 // ownerOnly sets the mode of the socket before it has a name: bind gives the file the mode of the socket.

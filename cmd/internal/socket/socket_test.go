@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -87,5 +88,44 @@ func TestLongPathIsToldPlainly(t *testing.T) {
 	path := "/" + strings.Repeat("x", MaxPath)
 	if _, err := Listen(t.Context(), path); err == nil || !strings.Contains(err.Error(), "at most 107") {
 		t.Fatal(err)
+	}
+}
+
+// TestOneOfManyReplacesAStaleSocket: many listen at once where a dead process left its socket; one wins, and clients reach it.
+func TestOneOfManyReplacesAStaleSocket(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "s")
+		dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.SetUnlinkOnClose(false)
+		if err := dead.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var won []*net.UnixListener
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				l, err := Listen(t.Context(), path)
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					won = append(won, l)
+				} else if !errors.Is(err, ErrInUse) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, l := range won {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if len(won) != 1 {
+			t.Fatalf("%d listen", len(won))
+		}
 	}
 }
