@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,9 @@ import (
 	"skerry/locking"
 	"skerry/nbd"
 )
+
+// drainTime bounds the wait for requests in flight and for clients that do not read their replies, at the end.
+const drainTime = 10 * time.Second
 
 type serveCommand struct {
 	app      *app
@@ -135,9 +139,14 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 	}
 	g.Go(func() error {
 		<-serving.Done()
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
-		return server.Shutdown(closing)
+		err := server.Shutdown(closing)
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.app.log.Warn("connections whose replies nobody read, or whose requests did not end, were cut", "after", drainTime)
+			return nil // what they had written is flushed like all else
+		}
+		return err
 	})
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("serve: %w", err)
