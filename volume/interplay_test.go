@@ -60,27 +60,34 @@ func TestFlushCoversFollowedJournal(t *testing.T) {
 	w.options.JournalSize, w.options.JournalLimit = 64<<10, 1<<20
 	w.reopen()
 	busy, release := w.holdRoot(3) // first journal, second journal, the cut
-	n := int64(0)
-	for going := true; going; {
-		select {
-		case <-busy:
-			going = false
-		default:
-			must(t, w.dev.WriteAt(t.Context(), pattern(4096, uint64(n)), n*64<<10))
-			n++
+	var n atomic.Int64
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		// The last write may wait for the cut.
+		for i := int64(0); w.dev.WriteAt(context.Background(), pattern(4096, uint64(i)), i*64<<10) == nil; i++ {
+			n.Store(i + 1)
+			select {
+			case <-busy:
+				return
+			default:
+			}
 		}
-	}
+	}()
+	<-busy
+	flushed := n.Load()
 	must(t, w.dev.Flush(t.Context()))
 	storage := w.storage.Crash(mem.KeepNone)
 	close(release)
+	<-stopped
 	w.die()
 	w.storage = storage
 	w.boot++
 	w.reopen()
 	got := content(t, w.dev)
-	for i := range n {
+	for i := range flushed {
 		if !bytes.Equal(got[i*64<<10:][:4096], pattern(4096, uint64(i))) {
-			t.Fatalf("flushed write %d of %d is lost", i, n)
+			t.Fatalf("flushed write %d of %d is lost", i, flushed)
 		}
 	}
 }
