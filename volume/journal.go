@@ -81,6 +81,9 @@ func (d *Device) largerJournal(ctx context.Context, w *journal.Writer) (*journal
 // that next will record cover it.
 func (d *Device) follow(ctx context.Context, w, next *journal.Writer) error {
 	if err := w.Sync(ctx, w.Last()); err != nil {
+		if ctx.Err() != nil && w.Err() == nil {
+			return err // it is only slow; w goes on
+		}
 		return d.fail(fmt.Errorf("sync the journal: %w", err))
 	}
 	d.journal.Store(next)

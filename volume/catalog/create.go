@@ -65,6 +65,9 @@ func checkSize(size int64) error {
 
 // found makes the root of a new volume, in state creating, with a fresh id, and holds it.
 func (p *Pool) found(ctx context.Context, root *mapper.Root) (*Held, error) {
+	if mapper.PageCount(root.Geometry, root.Size) > mapper.MaxPages {
+		return nil, tell(drivers.ErrInvalid, "size %d: too large for chunks of %d bytes: choose larger chunks", root.Size, root.Geometry.Size())
+	}
 	root.Volume, root.State, root.Created = chunk.NewVolumeID(), mapper.Creating, p.o.Now()
 	root.Owners = append([]chunk.VolumeID{root.Volume}, root.Owners...)
 	return p.make(ctx, root)

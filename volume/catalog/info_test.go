@@ -171,3 +171,22 @@ func TestClosingThePoolClosesItsVolumes(t *testing.T) {
 		t.Fatalf("it was left as %+v, %v", info, err)
 	}
 }
+
+// TestMapsAreBounded: a volume whose map would have more pages than a root can name is refused before anything is made.
+func TestMapsAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, _ drivers.Backend, p *process) {
+		const chunkSize, largest = 64 << 10, 64 << 10 * mapper.PageChunks * mapper.MaxPages
+		ctx := t.Context()
+		if _, err := p.Create(ctx, "vm1", catalog.CreateOptions{Size: largest + 512, ChunkSize: chunkSize}); !errors.Is(err, drivers.ErrInvalid) {
+			t.Errorf("create: %v", err)
+		}
+		if _, err := p.Create(ctx, "vm1", catalog.CreateOptions{Size: largest, ChunkSize: chunkSize}); err != nil {
+			t.Fatal(err)
+		}
+		p.snapshot("vm1@s")
+		from := catalog.Ref{Volume: "vm1", Snapshot: "s"}
+		if _, err := p.Clone(ctx, from, "vm2", catalog.CloneOptions{Size: largest + 512}); !errors.Is(err, drivers.ErrInvalid) {
+			t.Errorf("clone: %v", err)
+		}
+	})
+}
