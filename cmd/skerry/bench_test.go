@@ -41,7 +41,7 @@ func newBench(tb testing.TB) *bench {
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	b := &bench{tb: tb, dir: dir, pool: filepath.Join(dir, "pool"), program: binary}
 	if raceEnabled {
-		b.program = filepath.Join(dir, "skerry")
+		b.program = filepath.Join(dir, "program")
 		if out, err := exec.Command("go", "build", "-o", b.program, ".").CombinedOutput(); err != nil {
 			tb.Fatalf("%v\n%s", err, out)
 		}
