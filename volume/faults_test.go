@@ -160,7 +160,7 @@ func TestFreezeMakesAllDurable(t *testing.T) {
 		w := newWorld(t, 1<<20, 64<<10)
 		must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
 		var last atomic.Uint64
-		stop, ended := make(chan struct{}), make(chan struct{})
+		stop, enough, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go func() {
 			defer close(ended)
 			for i := uint64(2); ; i++ {
@@ -173,10 +173,15 @@ func TestFreezeMakesAllDurable(t *testing.T) {
 					return
 				}
 				last.Store(i)
+				if i == 10+seed {
+					close(enough)
+				}
 			}
 		}()
-		for last.Load() < 10+seed {
-			time.Sleep(10 * time.Microsecond)
+		select {
+		case <-enough:
+		case <-ended:
+			t.Fatal("writes fail")
 		}
 		must(t, w.dev.Freeze(t.Context()))
 		n := last.Load()
@@ -184,10 +189,7 @@ func TestFreezeMakesAllDurable(t *testing.T) {
 		close(stop)
 		w.dev.Thaw()
 		<-ended
-		w.die()
-		w.storage = after
-		w.boot++
-		w.reopen()
+		w.powerOn(after)
 		got := content(t, w.dev)[:4096]
 		ok := bytes.Equal(got, pattern(4096, n)) || bytes.Equal(got, pattern(4096, n+1))
 		if !ok {

@@ -43,10 +43,7 @@ func TestSupersedeWhileCutIsUnderWay(t *testing.T) {
 	storage := w.storage.Crash(mem.KeepNone)
 	close(release)
 	<-ended
-	w.die()
-	w.storage = storage
-	w.boot++
-	w.reopen()
+	w.powerOn(storage)
 	if !bytes.Equal(content(t, w.dev)[:1<<20], newer) {
 		t.Error("older data of the journal came back over what was flushed")
 	}
@@ -80,10 +77,7 @@ func TestFlushCoversFollowedJournal(t *testing.T) {
 	storage := w.storage.Crash(mem.KeepNone)
 	close(release)
 	<-stopped
-	w.die()
-	w.storage = storage
-	w.boot++
-	w.reopen()
+	w.powerOn(storage)
 	got := content(t, w.dev)
 	for i := range flushed {
 		if !bytes.Equal(got[i*64<<10:][:4096], pattern(4096, uint64(i))) {

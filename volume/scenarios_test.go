@@ -259,10 +259,7 @@ func TestFreezeHoldsChangesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-end.released
-	w.die()
-	w.storage = frozen
-	w.boot++
-	w.reopen()
+	w.powerOn(frozen)
 	if got := content(t, w.dev); !bytes.Equal(got[:4096], p) {
 		t.Error("what was answered before the freeze is not there")
 	}

@@ -121,7 +121,13 @@ func (w *world) kill() {
 
 // crash is a power loss, after which keep says what of the unsynced changes is there.
 func (w *world) crash(keep mem.Keep) {
-	storage := w.storage.Crash(keep)
+	w.t.Helper()
+	w.powerOn(w.storage.Crash(keep))
+}
+
+// powerOn ends the process and begins another on what a power loss left.
+func (w *world) powerOn(storage *mem.Backend) {
+	w.t.Helper()
 	w.die()
 	w.storage = storage
 	w.boot++
