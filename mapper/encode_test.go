@@ -53,12 +53,15 @@ func someRefs(rng *rand.Rand, id chunk.VolumeID, pages uint64) (owners []chunk.V
 func someRoot(rng *rand.Rand) *Root {
 	r := &Root{
 		Volume: someID(rng), Generation: 1 + rng.Uint32N(math.MaxUint32), Sequence: rng.Uint64(), Nonce: someID(rng),
-		State: Creating + State(rng.IntN(3)), Held: rng.IntN(2) == 0, Failed: rng.IntN(2) == 0,
+		State: Creating + State(rng.IntN(4)), Held: rng.IntN(2) == 0, Failed: rng.IntN(2) == 0,
 		Holder: Holder{
 			Host: someText(rng, maxText), HostID: someID(rng), Boot: someID(rng), Instance: someID(rng), PID: rng.Uint32(), Socket: someText(rng, maxText), Since: someTime(rng),
 		},
 		Name: someText(rng, MaxNameLength), Size: 1 + rng.Int64N(MaxVolumeSize>>rng.IntN(51)), Geometry: someGeometry(rng), Created: someTime(rng),
-		Parent: Parent{Volume: someID(rng), Snapshot: chunk.Serial(rng.Uint64())}, Mark: chunk.Serial(rng.Uint64()),
+		Parent: Parent{Volume: someID(rng), Snapshot: chunk.Serial(rng.Uint64())}, Until: someTime(rng), Mark: chunk.Serial(rng.Uint64()),
+	}
+	if rng.IntN(2) == 0 {
+		r.Source = []byte(someText(rng, MaxSource-1) + "s")
 	}
 	r.Owners, r.Pages = someRefs(rng, r.Volume, PageCount(r.Geometry, r.Size))
 	for range rng.IntN(MaxJournals + 1) {
@@ -217,7 +220,7 @@ func TestRootsThatCannotBeAreRefused(t *testing.T) {
 	rng := random(t)
 	for what, change := range map[string]func(r *Root){
 		"state 0":                      func(r *Root) { r.State = 0 },
-		"state 4":                      func(r *Root) { r.State = 4 },
+		"state 5":                      func(r *Root) { r.State = 5 },
 		"generation 0":                 func(r *Root) { r.Generation = 0 },
 		"no size":                      func(r *Root) { r.Size, r.Pages = 0, nil },
 		"negative size":                func(r *Root) { r.Size, r.Pages = -1, nil },

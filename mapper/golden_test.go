@@ -54,7 +54,7 @@ func TestFixedEncodings(t *testing.T) {
 		Volume: numbered(0x10), Generation: 5, Sequence: 7, Nonce: numbered(0xa0), State: Live, Held: true,
 		Holder: Holder{Host: "host1", HostID: numbered(0xb0), Boot: numbered(0xc0), Instance: numbered(0xd0), PID: 4711, Socket: "/run/s", Since: created.Add(time.Second)},
 		Name:   "vm1", Size: 1 << 30, Geometry: g, Created: created, Parent: Parent{Volume: numbered(0x30), Snapshot: chunk.MakeSerial(2, 3)},
-		Mark: chunk.MakeSerial(4, 0), Owners: owners, Pages: pages,
+		Until: created.Add(time.Hour), Source: []byte("source"), Mark: chunk.MakeSerial(4, 0), Owners: owners, Pages: pages,
 		Journals: []JournalRef{{Generation: 5, Boot: numbered(0xc0), Start: journal.Position{Object: chunk.MakeSerial(5, 1), Offset: 8192, Lap: 2, Seq: 99, Check: 0xdeadbeef, Size: 4 << 20}}},
 	}
 	snapshot := &Snapshot{

@@ -16,11 +16,13 @@ var ErrDamaged = errors.New("damaged")
 // State is where a volume stands in its life.
 type State uint8
 
-// The states of a volume. It counts only while Live, and only with a name record that points to it.
+// The states of a volume. It counts only while Live, and only with a name record that points to it. A Trashed one was
+// removed and can be restored until Root.Until.
 const (
 	Creating State = iota + 1
 	Live
 	Deleted
+	Trashed
 )
 
 // String returns the state's name in lower case.
@@ -32,6 +34,8 @@ func (s State) String() string {
 		return "live"
 	case Deleted:
 		return "deleted"
+	case Trashed:
+		return "trashed"
 	}
 	return fmt.Sprintf("state %d", uint8(s))
 }
@@ -85,6 +89,8 @@ type Root struct {
 	Geometry chunk.Geometry
 	Created  time.Time
 	Parent   Parent
+	Until    time.Time        // a Trashed or Creating volume is kept until then; zero: no longer than it is held
+	Source   []byte           // where content comes from that the volume does not have yet, at most MaxSource bytes; nil: it has all
 	Mark     chunk.Serial     // objects up to here are shared
 	Owners   []chunk.VolumeID // the first is Volume itself
 	Pages    []PageRef        // by ascending number; a page that is missing here is all zeros
@@ -97,6 +103,7 @@ const (
 	MaxOwners     = 1 << 12
 	MaxPages      = 1 << 21
 	MaxJournals   = 4
+	MaxSource     = 8 << 10
 	maxText       = 255
 	rootMagic     = "SKRT"
 )
@@ -131,6 +138,8 @@ func (r *Root) Encode() []byte {
 	e.u64(uint64(unixNano(r.Created)))
 	e.id(r.Parent.Volume)
 	e.serial(r.Parent.Snapshot)
+	e.u64(uint64(unixNano(r.Until)))
+	e.text(string(r.Source))
 	e.serial(r.Mark)
 	encodeRefs(&e, r.Owners, r.Pages)
 	e.u32(uint32(len(r.Journals)))
@@ -156,6 +165,10 @@ func DecodeRoot(b []byte) (*Root, error) {
 	r.Geometry = d.geometry()
 	r.Created = fromUnixNano(int64(d.u64()))
 	r.Parent = Parent{Volume: d.id(), Snapshot: d.serial()}
+	r.Until = fromUnixNano(int64(d.u64()))
+	if source := d.text(MaxSource); source != "" {
+		r.Source = []byte(source)
+	}
 	r.Mark = d.serial()
 	r.Owners, r.Pages = decodeRefs(&d)
 	for range d.count(MaxJournals, 20+journal.PositionSize) {
@@ -178,7 +191,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 
 func (r *Root) valid() error {
 	switch {
-	case r.State < Creating || r.State > Deleted:
+	case r.State < Creating || r.State > Trashed:
 		return fmt.Errorf("%v", r.State)
 	case r.Generation == 0:
 		return errors.New("generation 0")
@@ -194,6 +207,7 @@ func (r *Root) valid() error {
 func (r *Root) Clone() *Root {
 	c := *r
 	c.Owners, c.Pages, c.Journals = slices.Clone(r.Owners), slices.Clone(r.Pages), slices.Clone(r.Journals)
+	c.Source = slices.Clone(r.Source)
 	return &c
 }
 
