@@ -61,6 +61,35 @@ func TestTableFitsTheTerminal(t *testing.T) {
 	}
 }
 
+func TestTableShortensNamesInTheMiddle(t *testing.T) {
+	tab := NewTable(Column{Title: "NAME"}, Column{Title: "SIZE", Right: true})
+	tab.Row("customer-with-a-long-name-disk-1", "1 GiB")
+	tab.Row("customer-with-a-long-name-disk-2", "2 GiB")
+	var b bytes.Buffer
+	if err := tab.Write(&b, 22); err != nil {
+		t.Fatal(err)
+	}
+	want := "" +
+		"NAME              SIZE\n" +
+		"custome…-disk-1  1 GiB\n" +
+		"custome…-disk-2  2 GiB\n"
+	if b.String() != want {
+		t.Errorf("got\n%swant\n%s", b.String(), want)
+	}
+	b.Reset()
+	if err := tab.Write(&b, 0); err != nil || !strings.Contains(b.String(), "customer-with-a-long-name-disk-2") {
+		t.Errorf("in a pipe: %v\n%s", err, b.String())
+	}
+}
+
+func TestDuration(t *testing.T) {
+	for s, want := range map[int64]string{0: "0s", 59: "59s", 187: "3m07s", 7500: "2h05m", 356400: "4d03h", 1 << 60: "years"} {
+		if got := duration(s); got != want {
+			t.Errorf("%d s: %q, want %q", s, got, want)
+		}
+	}
+}
+
 func TestTableShowsNoControlCharacters(t *testing.T) {
 	tab := NewTable(Column{Title: "HOST"})
 	tab.Row("evil\x1b[2J\nhost\xff\u009b")
@@ -122,7 +151,7 @@ func TestProgressOnATerminal(t *testing.T) {
 	c.t = c.t.Add(time.Second)
 	g.Update(3<<30, -1)
 	g.End()
-	first := "import: 1.0 GiB of 4.0 GiB, 25%, 1.0 GiB/s"
+	first := "import: 1.0 GiB of 4.0 GiB, 25%, 1.0 GiB/s, 3s left"
 	second := "import: 3.0 GiB, 1.5 GiB/s"
 	want := "\r" + first + "\r" + second + strings.Repeat(" ", len(first)-len(second)) + "\r" + strings.Repeat(" ", len(second)) + "\r"
 	if b.String() != want {
@@ -138,7 +167,7 @@ func TestProgressAsJSONLines(t *testing.T) {
 	c.t = c.t.Add(2 * time.Second)
 	g.Update(100, 200)
 	g.End()
-	if want := `{"progress":"export","done":100,"total":200,"rate":50}` + "\n"; b.String() != want {
+	if want := `{"progress":"export","done":100,"total":200,"rate":50,"percent":50,"left":2}` + "\n"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }

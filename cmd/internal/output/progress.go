@@ -3,6 +3,7 @@ package output
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,54 @@ type progressLine struct {
 	Done     int64  `json:"done"`            // bytes
 	Total    int64  `json:"total,omitempty"` // bytes; left out if unknown
 	Rate     int64  `json:"rate"`            // bytes per second since the beginning
+	Percent  *int   `json:"percent,omitempty"`
+	Left     *int64 `json:"left,omitempty"` // seconds, if it goes on like that; left out if unknown
+}
+
+// line returns what there is to say at a moment.
+func (g *Progress) line(done, total int64, now time.Time) progressLine {
+	l := progressLine{Progress: g.verb, Done: done, Total: max(total, 0)}
+	s := now.Sub(g.start).Seconds()
+	if s > 0 {
+		l.Rate = int64(float64(done) / s)
+	}
+	if total <= 0 {
+		return l
+	}
+	percent := min(int(float64(done)/float64(total)*100), 100)
+	l.Percent = &percent
+	if done > 0 && s > 0 {
+		left := int64(math.Ceil(s * (float64(max(total-done, 0)) / float64(done))))
+		l.Left = &left
+	}
+	return l
+}
+
+func (l progressLine) text() string {
+	text := fmt.Sprintf("%s: %s", l.Progress, Size(l.Done))
+	if l.Percent != nil {
+		text += fmt.Sprintf(" of %s, %d%%", Size(l.Total), *l.Percent)
+	}
+	text += fmt.Sprintf(", %s/s", Size(l.Rate))
+	if l.Left != nil {
+		text += ", " + duration(*l.Left) + " left"
+	}
+	return text
+}
+
+// duration formats seconds for people: "7s", "3m07s", "2h05m", "4d03h".
+func duration(s int64) string {
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 60*60:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 24*60*60:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	case s < 1000*24*60*60:
+		return fmt.Sprintf("%dd%02dh", s/86400, s/3600%24)
+	}
+	return "years"
 }
 
 // Update says that done of total bytes are dealt with; total is negative if it is not known. It may
@@ -52,22 +101,14 @@ func (g *Progress) Update(done, total int64) {
 		return
 	}
 	g.last = now
-	var rate int64
-	if s := now.Sub(g.start).Seconds(); s > 0 {
-		rate = int64(float64(done) / s)
-	}
+	l := g.line(done, total, now)
 	if g.p.JSON {
-		l := progressLine{Progress: g.verb, Done: done, Total: max(total, 0), Rate: rate}
 		if b, err := json.Marshal(l); err == nil {
 			_, _ = fmt.Fprintf(g.p.Err, "%s\n", b) // nobody to tell
 		}
 		return
 	}
-	text := fmt.Sprintf("%s: %s", g.verb, Size(done))
-	if total > 0 {
-		text += fmt.Sprintf(" of %s, %d%%", Size(total), int(float64(done)/float64(total)*100))
-	}
-	g.draw(text + fmt.Sprintf(", %s/s", Size(rate)))
+	g.draw(l.text())
 }
 
 // End removes the line from the terminal.

@@ -39,7 +39,7 @@ const (
 )
 
 // Write writes the table, with a line of titles. On a terminal of width columns (0: no limit) the widest
-// columns of text are cut until the rows fit.
+// columns of text are shortened, in the middle of what is too long, until the rows fit.
 func (t *Table) Write(w io.Writer, width int) error {
 	widths := make([]int, len(t.columns))
 	for i, c := range t.columns {
@@ -87,7 +87,7 @@ func (t *Table) fit(widths []int, width int) {
 func (t *Table) line(b *strings.Builder, cells []string, widths []int) {
 	var l strings.Builder
 	for i, c := range cells {
-		c = cut(c, widths[i])
+		c = middle(c, widths[i])
 		pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
 		if i > 0 {
 			l.WriteString("  ")
@@ -109,6 +109,16 @@ func cut(s string, n int) string {
 	}
 	r := []rune(s)
 	return string(r[:n-1]) + "…"
+}
+
+// middle shortens s to n runes: names that begin alike differ at their ends, and the other way round.
+func middle(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	r := []rune(s)
+	head := n / 2
+	return string(r[:head]) + "…" + string(r[len(r)-(n-1-head):])
 }
 
 // printable keeps what is not the project's own text (a host's name) from steering the terminal.
