@@ -54,10 +54,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if !a.understood && !errors.Is(err, failure.ErrUsage) {
 		err = usageError(err)
 	}
-	f := output.Failure{Error: err.Error(), Exit: failure.ExitInterrupted}
+	class := failure.Of(err)
+	if ctx.Err() != nil {
+		class = failure.Of(context.Canceled) // whatever it led to
+	}
+	f := output.Failure{Error: err.Error(), Exit: class.Exit, Next: class.Next}
 	if ctx.Err() == nil {
-		class := failure.Of(err)
-		f.Exit, f.Next = class.Exit, class.Next
 		var with advised
 		switch {
 		case errors.As(err, &with):
@@ -82,8 +84,7 @@ made at first use: /var/lib/skerry for root, ~/.local/share/skerry for others.
 
 Sizes are powers of two: 20G is 20 GiB. Results go to stdout, all else to stderr.
 
-Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot, 11 leased elsewhere, 12 exists,
-13 in use, 14 storage unavailable, 15 no space, 16 damaged data, 130 interrupted.`,
+Exit codes say what kind of error there was: skerry help exit-codes.`,
 		Example: `  skerry import debian.qcow2 golden
   skerry snapshot golden@v1
   skerry clone golden@v1 vm1
@@ -111,6 +112,7 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 10 no such pool, volume or snapshot,
 		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(),
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.checkCommand(), a.gcCommand(), a.versionCommand(),
+		exitCodesTopic(),
 	)
 	return root
 }

@@ -46,6 +46,8 @@ func (a *app) leaseListCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the leases of all volumes",
+		Long: `List the leases of all volumes, and who holds them. A lease is free, held, or stale: then its holder is dead, and the next
+open takes over.`,
 		Example: `  skerry lease ls`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,6 +83,7 @@ func (a *app) leaseShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "show NAME",
 		Short:   "Show the lease of a volume",
+		Long:    `Show who holds a volume, since when, what keeps a dead holder from writing, and where its control socket is.`,
 		Example: `  skerry lease show vm1`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -193,16 +193,3 @@ func TestQuietSaysNothing(t *testing.T) {
 		}
 	}
 }
-
-func TestEveryCommandHasHelpWithExamples(t *testing.T) {
-	w := newWorld(t)
-	for _, c := range newApp(nil, nil, nil, systemEnv(w)).rootCommand().Commands() {
-		if c.Name() == "completion" || c.Name() == "help" {
-			continue
-		}
-		out := w.ok(c.Name(), "--help")
-		if !strings.Contains(out, "Examples:") || c.Short == "" {
-			t.Errorf("%s --help: no examples\n%s", c.Name(), out)
-		}
-	}
-}

@@ -32,6 +32,29 @@ const (
 	ExitInterrupted = 130
 )
 
+// Exit is what an exit code of the program says.
+type Exit struct {
+	Code    int
+	Meaning string
+}
+
+// Exits returns the exit codes of the program, in ascending order.
+func Exits() []Exit {
+	return []Exit{
+		{0, "done"},
+		{ExitError, "error"},
+		{ExitUsage, "wrong usage"},
+		{ExitNotFound, "no such pool, volume or snapshot"},
+		{ExitHeld, "leased elsewhere; the message names the holder"},
+		{ExitExists, "exists already"},
+		{ExitInUse, "in use: by a holder, snapshots or clones"},
+		{ExitUnavailable, "storage unavailable"},
+		{ExitNoSpace, "no space"},
+		{ExitDamaged, "damaged data"},
+		{ExitInterrupted, "interrupted"},
+	}
+}
+
 // Class is a class of errors.
 type Class struct {
 	Code string // name on the wire
@@ -44,6 +67,9 @@ type Class struct {
 // ErrUsage says that a command was not used as its help says.
 var ErrUsage = errors.New("wrong usage")
 
+// says stands for the next step of a class whose errors name it themselves, with the names of the things.
+const says = ""
+
 // classes returns all classes. An error is of the first that it matches, so the more telling ones come first: an
 // error of the storage below prevails over what it made impossible.
 func classes() []Class {
@@ -52,27 +78,29 @@ func classes() []Class {
 		{"journal_damaged", ExitDamaged, "its snapshots can be read, cloned and exported, and skerry rollback to one does without the journal", []error{journal.ErrDamaged}},
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
-		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
-		{"no_pool", ExitNotFound, "", []error{catalog.ErrNoPool}},
-		{"unknown_pool", ExitNotFound, "", []error{config.ErrUnknownPool}},
+		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc; skerry du shows what takes the space", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
+		{"no_pool", ExitNotFound, says, []error{catalog.ErrNoPool}},
+		{"unknown_pool", ExitNotFound, says, []error{config.ErrUnknownPool}},
 		{"pool_exists", ExitExists, "use it as it is: init --if-missing is content with that", []error{catalog.ErrPoolExists}},
-		{"in_use", ExitInUse, "", []error{catalog.ErrInUse}},
+		{"in_use", ExitInUse, says, []error{catalog.ErrInUse}},
 		{"held", ExitHeld, "its snapshots can be taken, cloned, served and exported meanwhile", []error{locking.ErrHeld}},
 		{"lost", ExitHeld, "another process has taken the volume; see: skerry lease ls", []error{locking.ErrLost}},
-		{"exists", ExitExists, "", []error{catalog.ErrExists}},
-		{"not_found", ExitNotFound, "", []error{catalog.ErrNotFound}},
-		{"file_exists", ExitExists, "", []error{fs.ErrExist}},
-		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers, then try again", []error{drivers.ErrUnavailable}},
+		{"exists", ExitExists, says, []error{catalog.ErrExists}},
+		{"not_found", ExitNotFound, says, []error{catalog.ErrNotFound}},
+		{"file_exists", ExitExists, says, []error{fs.ErrExist}},
+		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers (skerry doctor DIR), then try again", []error{drivers.ErrUnavailable}},
 		{"failed", ExitError, "end the process that holds the volume and open it again: what was flushed before is safe", []error{volume.ErrFailed}},
-		{"read_only", ExitError, "", []error{volume.ErrReadOnly}},
+		{"read_only", ExitError, "to write what a snapshot has, make a volume of it with: skerry clone", []error{volume.ErrReadOnly}},
 		{"permission", ExitError, "see who owns the files of the pool, or of the image; --pool names another pool", []error{fs.ErrPermission}},
 		{"storage_read_only", ExitError, "make the storage writable; until then the pool can be looked at, and snapshots exported and served", []error{drivers.ErrReadOnly, syscall.EROFS}},
-		{"out_of_range", ExitError, "", []error{volume.ErrOutOfRange}},
-		{"format", ExitError, "", []error{transfer.ErrFormat}},
-		{"argument", ExitUsage, "", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
-		{"invalid", ExitError, "", []error{volume.ErrInvalid}},
-		{"interrupted", ExitInterrupted, "", []error{context.Canceled}},
-		{"late", ExitUnavailable, "try again; see that the pool's storage answers", []error{context.DeadlineExceeded}},
+		{"out_of_range", ExitError, "see how large the volume is with: skerry info", []error{volume.ErrOutOfRange}},
+		{"format", ExitError, "images that are not read as they are can be converted with: qemu-img convert -O raw", []error{transfer.ErrFormat}},
+		{"argument", ExitUsage, "see the command's --help", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
+		{"invalid", ExitError, "this is an error of the program: tell its authors, with the output of --verbose", []error{volume.ErrInvalid}},
+		{"interrupted", ExitInterrupted, "do it again when it suits: nothing half done shows", []error{context.Canceled}},
+		{"late", ExitUnavailable, "try again; see that the pool's storage answers (skerry doctor DIR)", []error{context.DeadlineExceeded}},
+		{"no_file", ExitError, "see that the path is right", []error{fs.ErrNotExist}},
+		{"io", ExitError, "the storage or the file failed: see the kernel's log (dmesg), and skerry check for what it hit", []error{syscall.EIO}},
 	}
 }
 
@@ -85,7 +113,7 @@ func Of(err error) Class {
 			}
 		}
 	}
-	return Class{Code: "error", Exit: ExitError}
+	return Class{Code: "error", Exit: ExitError, Next: "see what happened with --verbose"}
 }
 
 // Remote is an error that another process met. It keeps its class.

@@ -77,3 +77,24 @@ func TestClassesSurviveTheWire(t *testing.T) {
 		t.Errorf("unknown class: %+v", c)
 	}
 }
+
+func TestEveryClassHasAnExitCodeAndANextStep(t *testing.T) {
+	meanings := map[int]string{}
+	last := -1
+	for _, e := range Exits() {
+		if e.Code <= last || e.Meaning == "" {
+			t.Errorf("exit code %d after %d: %q", e.Code, last, e.Meaning)
+		}
+		last, meanings[e.Code] = e.Code, e.Meaning
+	}
+	// Their errors name the next step themselves; TestMessagesNameTheNextStep of cmd/skerry has them.
+	says := map[string]bool{"no_pool": true, "unknown_pool": true, "in_use": true, "exists": true, "file_exists": true, "not_found": true}
+	for _, c := range append(classes(), Of(errors.New("any"))) {
+		if meanings[c.Exit] == "" || c.Exit == 0 {
+			t.Errorf("class %s: exit code %d is not told of", c.Code, c.Exit)
+		}
+		if says[c.Code] != (c.Next == "") {
+			t.Errorf("class %s: next step %q", c.Code, c.Next)
+		}
+	}
+}
