@@ -18,6 +18,7 @@ import (
 //	v/<volume id>/journal/<generation>.<counter>
 //	v/<volume id>/snap/<generation>.<counter>        snapshot record
 //	v/<volume id>/reg/<snapshot's serial>+<clone id> registration of a clone at a snapshot
+//	v/<volume id>/image/<generation>.<counter>       image that the volume is copied from
 //	v/<volume id>/data/<fan>/<index>.<generation>.<counter>
 //
 // Numbers are hexadecimal without leading zeros, roots' generations have eight digits. fan is the index
@@ -50,6 +51,7 @@ const (
 	Journals      Group = "journal"
 	Snapshots     Group = "snap"
 	Registrations Group = "reg"
+	Images        Group = "image"
 	Data          Group = "data"
 )
 
@@ -76,7 +78,7 @@ func ParseRootName(name string) (uint32, bool) {
 	return uint32(g), true
 }
 
-// SerialName returns the name of a page, a journal or a snapshot record.
+// SerialName returns the name of a page, a journal, a snapshot record or an image.
 func SerialName(id VolumeID, g Group, s Serial) string {
 	return GroupName(id, g) + "/" + s.String()
 }

@@ -112,6 +112,10 @@ func records() []record {
 			"pool", func(rng *rand.Rand) any { return PoolRecord{someID(rng), someTime(rng)} }, func(v any) []byte { return v.(PoolRecord).Encode() },
 			func(b []byte) (any, error) { return DecodePoolRecord(b) },
 		},
+		{
+			"source", func(rng *rand.Rand) any { return someSource(rng) }, func(v any) []byte { return mustEncode(v.(*Source)) },
+			func(b []byte) (any, error) { return DecodeSource(b) },
+		},
 	}
 }
 

@@ -61,12 +61,17 @@ func TestFixedEncodings(t *testing.T) {
 		Volume: numbered(0x10), Serial: chunk.MakeSerial(5, 6), Name: "s1", Deleting: true, Size: 1 << 30, Geometry: g, Created: created,
 		Parent: root.Parent, Owners: owners, Pages: pages,
 	}
+	source := &Source{
+		ID: numbered(0x90), Format: "qcow2", Size: 1 << 30, Chunks: 99, Host: "host1", HostID: numbered(0xb0), Boot: numbered(0xc0),
+		Files: []SourceFile{{Path: "/images/a", Device: 0x801, Inode: 12345, Size: 4 << 20, Modified: created, Changed: created.Add(time.Second)}},
+	}
 	c, table := fixedPage()
 	for name, b := range map[string][]byte{
 		"root":     root.Encode(),
 		"snapshot": snapshot.Encode(),
 		"name":     NameRecord{Name: "vm1", Volume: numbered(0x10)}.Encode(),
 		"pool":     PoolRecord{ID: numbered(0xe0), Created: created}.Encode(),
+		"source":   mustEncode(source),
 		"page":     encodePage(c, numbered(0x10), 3, chunk.MakeSerial(5, 0xabcdef), g, table),
 	} {
 		file, got := filepath.Join("testdata", name+".hex"), dump(b)

@@ -233,11 +233,13 @@ func (d *Device) Close(ctx context.Context) error {
 
 // release does the last cut and gives the lease back.
 func (d *Device) release(ctx context.Context) error {
-	if w := d.journal.Load(); w != nil {
+	if w := d.journal.Load(); w != nil || d.m.Changed() > 0 {
 		if _, err := d.cut(ctx, cutOptions{last: true}); err != nil {
 			return err
 		}
-		w.Close()
+		if w != nil {
+			w.Close()
+		}
 	}
 	if err := d.sweep(ctx); err != nil {
 		d.log.Warn("left to the collector", "err", err)
