@@ -18,6 +18,11 @@ const (
 	slowPause = 100 * time.Millisecond
 )
 
+// maxWrite is the most bytes that one call to the system writes. Linux caches what one call writes in folios as large as the call
+// allows, and ext4 walks all blocks of a folio at every later write to it: after writes of 1 MiB random ones of 4 KiB took 25 us of CPU,
+// after 256 KiB 12 us and after 64 KiB 10 us, which made cached random reads slower by a sixth instead (Linux 6.18).
+const maxWrite = 256 << 10
+
 // file is an open object.
 type file struct {
 	b        *Backend
@@ -248,7 +253,7 @@ func readFull(fd int, p []byte, off int64) (int, error) {
 
 func writeFull(fd int, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
+		n, err := unix.Pwrite(fd, p[:min(int64(len(p)), maxWrite-off%maxWrite)], off)
 		if err == unix.EINTR {
 			continue
 		}
