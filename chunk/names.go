@@ -11,7 +11,8 @@ import (
 //
 //	pool                                             the pool record
 //	names/<volume name>                              name record
-//	instances/<nonce>                                instance file of a process that holds volumes
+//	trash/<volume id>                                record of a volume in the trash
+//	instances/<nonce>                                instance file of a process that holds volumes or reads snapshots
 //	reserve/<random>                                 space kept back for metadata
 //	v/<volume id>/root/<generation>                  a grant and its root
 //	v/<volume id>/page/<generation>.<counter>        map page
@@ -26,6 +27,7 @@ import (
 const (
 	PoolName      = "pool"
 	NamesGroup    = "names"
+	TrashGroup    = "trash"
 	InstanceGroup = "instances"
 	ReserveGroup  = "reserve"
 	volumesGroup  = "v"
@@ -34,6 +36,15 @@ const (
 
 // NameRecord returns the name of the record of a volume name.
 func NameRecord(volume string) string { return NamesGroup + "/" + volume }
+
+// TrashRecord returns the name of the record of a volume in the trash.
+func TrashRecord(id VolumeID) string { return TrashGroup + "/" + id.String() }
+
+// ParseTrashRecord returns the volume of such a record's name.
+func ParseTrashRecord(name string) (VolumeID, bool) {
+	id, err := ParseVolumeID(name[strings.LastIndexByte(name, '/')+1:])
+	return id, err == nil
+}
 
 // InstanceName returns the name of an instance file.
 func InstanceName(nonce string) string { return InstanceGroup + "/" + nonce }

@@ -73,6 +73,7 @@ func TestNamesStay(t *testing.T) {
 	for got, want := range map[string]string{
 		chunk.PoolName:                                      "pool",
 		chunk.NameRecord("vm1"):                             "names/vm1",
+		chunk.TrashRecord(id):                               "trash/0f0000000000000000000000000000a0",
 		chunk.InstanceName("n0"):                            "instances/n0",
 		chunk.VolumesGroup():                                "v",
 		chunk.VolumeGroup(id):                               v,
@@ -230,6 +231,8 @@ func FuzzParse(f *testing.F) {
 		same(ok, chunk.RootName(id, g))
 		serial, ok := chunk.ParseSerialName(name)
 		same(ok, chunk.SerialName(id, chunk.Pages, serial))
+		trashed, ok := chunk.ParseTrashRecord(name)
+		same(ok, chunk.TrashRecord(trashed))
 		snap, clone, ok := chunk.ParseRegistrationName(name)
 		same(ok, chunk.RegistrationName(id, snap, clone))
 		index, serial, ok := chunk.ParseDataName(name)

@@ -109,6 +109,10 @@ func records() []record {
 			func(b []byte) (any, error) { return DecodeNameRecord(b) },
 		},
 		{
+			"trash", func(rng *rand.Rand) any { return TrashRecord{someText(rng, MaxNameLength), someID(rng), someTime(rng)} }, func(v any) []byte { return v.(TrashRecord).Encode() },
+			func(b []byte) (any, error) { return DecodeTrashRecord(b) },
+		},
+		{
 			"pool", func(rng *rand.Rand) any { return PoolRecord{someID(rng), someTime(rng)} }, func(v any) []byte { return v.(PoolRecord).Encode() },
 			func(b []byte) (any, error) { return DecodePoolRecord(b) },
 		},

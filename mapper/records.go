@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	nameMagic = "SKNM"
-	poolMagic = "SKPL"
+	nameMagic  = "SKNM"
+	trashMagic = "SKTR"
+	poolMagic  = "SKPL"
 )
 
 // NameRecord points from a volume's name to its id. It counts only if the volume's root names it back.
@@ -35,6 +36,35 @@ func DecodeNameRecord(b []byte) (NameRecord, error) {
 	r := NameRecord{Volume: d.id(), Name: d.text(MaxNameLength)}
 	if err := d.end(); err != nil {
 		return NameRecord{}, fmt.Errorf("decode name record: %w", err)
+	}
+	return r, nil
+}
+
+// TrashRecord says which volume in the trash had which name, and since when it is there. It counts only if the volume's root is Trashed.
+type TrashRecord struct {
+	Name   string
+	Volume chunk.VolumeID
+	Since  time.Time
+}
+
+// Encode returns the record as it is stored.
+func (r TrashRecord) Encode() []byte {
+	var e encoder
+	e.bytes([]byte(trashMagic))
+	e.u16(formatVersion)
+	e.id(r.Volume)
+	e.text(r.Name)
+	e.u64(uint64(unixNano(r.Since)))
+	return e.seal()
+}
+
+// DecodeTrashRecord reads what Encode wrote.
+func DecodeTrashRecord(b []byte) (TrashRecord, error) {
+	d := unseal(b)
+	d.header(trashMagic)
+	r := TrashRecord{Volume: d.id(), Name: d.text(MaxNameLength), Since: fromUnixNano(int64(d.u64()))}
+	if err := d.end(); err != nil {
+		return TrashRecord{}, fmt.Errorf("decode trash record: %w", err)
 	}
 	return r, nil
 }

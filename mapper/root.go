@@ -40,6 +40,9 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
+// Kept reports whether all that a volume in this state reaches must stay: it is live, or can be restored.
+func (s State) Kept() bool { return s == Live || s == Trashed }
+
 // Holder says which process a volume's right to write was granted to.
 type Holder struct {
 	Host     string    // host name, for people

@@ -70,7 +70,7 @@ func (p *Pool) cloneVolume(ctx context.Context, from, name string, o CloneOption
 			return err
 		}
 		if info, err = p.cloneOf(ctx, s, name, o); err != nil {
-			if _, dropErr := h.dropSnapshots(context.WithoutCancel(ctx), s); dropErr != nil {
+			if dropErr := h.dropSnapshots(context.WithoutCancel(ctx), Ref{Volume: from}, s); dropErr != nil {
 				p.log.Warn("hidden snapshot is left for gc", "volume", from, "err", dropErr)
 			}
 		}

@@ -20,6 +20,8 @@ type Removal struct {
 	Objects int64 // objects removed
 	Bytes   int64 // space that these took
 	Left    int64 // objects left for the next collection, at least; 0: all is gone
+
+	Until time.Time // the volume is in the trash until then, and nothing was removed; zero: it is not
 }
 
 // batch is how many names are listed before they are removed. The time limit is looked at before each object.
@@ -47,6 +49,11 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 	root := h.Root()
 	if root.Name != "" {
 		if err := h.unname(ctx, root.Name); err != nil {
+			return r, err
+		}
+	}
+	if !root.Until.IsZero() {
+		if err := h.untrash(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -164,7 +171,7 @@ func (h *Held) unregister(ctx context.Context, parent mapper.Parent) error {
 }
 
 // Tidy removes what was left of a volume that does not count: all of it if it is being created or deleted and nobody holds it, else
-// the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
+// (of a live one, or one in the trash) the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
 func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) (Removal, error) {
 	return p.tidy(ctx, id, name, 0)
 }
@@ -192,7 +199,12 @@ func (h *Held) tidy(ctx context.Context, name string, limit time.Duration) (Remo
 			return Removal{}, err
 		}
 	}
-	if root.State == mapper.Live {
+	if root.State == mapper.Trashed && name == root.Name {
+		if err := h.unname(ctx, name); err != nil { // it has none
+			return Removal{}, err
+		}
+	}
+	if root.State.Kept() {
 		return Removal{}, nil
 	}
 	return h.destroy(ctx, limit)

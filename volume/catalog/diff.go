@@ -99,7 +99,7 @@ func (p *Pool) diffNow(ctx context.Context, d *comparison, name string) error {
 			return takeErr
 		}
 		err = d.withSnapshot(ctx, s)
-		if _, dropErr := h.dropSnapshots(context.WithoutCancel(ctx), s); dropErr != nil {
+		if dropErr := h.dropSnapshots(context.WithoutCancel(ctx), Ref{Volume: name}, s); dropErr != nil {
 			p.log.Warn("hidden snapshot is left for gc", "volume", name, "err", dropErr)
 		}
 		return nil

@@ -19,16 +19,21 @@
 //	remove volume   snapshots flagged · their registrations listed · root deleted [c] · snapshots, name, objects, registration at the
 //	                parent gone · roots gone, the highest last
 //	remove snapshot record flagged · registrations listed · record gone [c]
+//	trash           trash record · root trashed [c] · name record gone
+//	restore         name record · root live [c] · trash record gone
 //	rollback        root with the snapshot's pages, no journal, released [c]
 //
 // A name record of a volume that is being created reserves the name from the beginning, so that a long import does
 // not end with a name that is taken. A volume that is creating or deleted while nobody holds it is removed
 // with all it has. A live volume that has no name record was not left so by any crash; it is removed only if it has nothing else.
 //
+// A volume in the trash has no name, is not opened and not cloned, and keeps all else: snapshots, registrations at them, its own at
+// its parent. Its record in the trash counts only if its root is trashed. It is removed like any other volume once its time is over.
+//
 // # Flag, then look
 //
 // A cloner, whose own root exists, registers at the snapshot and then reads the snapshot again. A remover flags the
-// snapshot and then lists the registrations. At least one of the two sees the other and backs off. A registration ends once
+// snapshot and then lists the registrations (it also looks before, to set no flag that it would take back). At least one of the two sees the other and backs off. A registration ends once
 // nothing of the clone can be read, or nothing of it reaches what came before it.
 //
 // # Lock order

@@ -98,7 +98,8 @@ func (p *Pool) SnapshotInfo(ctx context.Context, r Ref) (SnapshotInfo, error) {
 	return describeSnapshot(s, r.Volume), nil
 }
 
-// parentName returns the names of a parent, as far as it is there. Of one that is damaged, which is no damage of the clone's, it is the id.
+// parentName returns the names of a parent, as far as it is there. Of one that is damaged, which is no damage of the clone's, and of one in the
+// trash it is the id.
 func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error) {
 	if parent.Volume.IsZero() {
 		return Ref{}, nil
@@ -112,6 +113,9 @@ func (p *Pool) parentName(ctx context.Context, parent mapper.Parent) (Ref, error
 	}
 	if err != nil {
 		return Ref{}, err
+	}
+	if root.State == mapper.Trashed {
+		return Ref{Volume: parent.Volume.String()}, nil // another one may have the name
 	}
 	r := Ref{Volume: root.Name}
 	s, err := p.loadSnapshot(ctx, parent.Volume, parent.Snapshot)

@@ -14,6 +14,8 @@ import (
 // RemoveOptions say what a removal takes along.
 type RemoveOptions struct {
 	Snapshots bool          // the snapshots of a volume too
+	Trash     time.Duration // above 0: a volume can be restored for that time, at most MaxTrash
+	Now       bool          // also a volume in the trash, by its name or id
 	Limit     time.Duration // for the objects of a volume; 0: about a second. The rest is for gc
 }
 
@@ -27,6 +29,9 @@ func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, err
 	var err error
 	if o.Limit <= 0 {
 		o.Limit = removeLimit
+	}
+	if o.Trash < 0 || o.Trash > MaxTrash {
+		return removal, tell(drivers.ErrInvalid, "%v in the trash: want a time from 0 to %d days", o.Trash, MaxTrash/(24*time.Hour))
 	}
 	err = p.WithReserve(ctx, func() (err error) {
 		if r.Snapshot != "" {
@@ -50,11 +55,7 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 		if err := h.registered(ctx, s); err != nil {
 			return err
 		}
-		clones, err := h.dropSnapshots(ctx, s)
-		if err != nil {
-			return err
-		}
-		return hasClones(r, clones)
+		return h.dropSnapshots(ctx, r, s)
 	})
 }
 
@@ -68,8 +69,9 @@ func hasClones(r Ref, clones []string) error {
 func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (Removal, error) {
 	h, err := p.holdNamed(ctx, name)
 	if errors.Is(err, ErrNotFound) {
-		if h, err = p.holdDeleted(ctx, name); err != nil {
-			return Removal{}, err
+		h, err = p.holdDeleted(ctx, name)
+		if errors.Is(err, ErrNotFound) && o.Now {
+			h, err = p.holdRemoved(ctx, name)
 		}
 	}
 	if err != nil {
@@ -130,23 +132,28 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	if err != nil {
 		return Removal{}, err
 	}
+	trashed := h.Root().State == mapper.Trashed
 	var named []string
 	for _, s := range all {
 		if !s.Hidden() {
 			named = append(named, s.Name)
 		}
 	}
-	if len(named) > 0 && !o.Snapshots {
+	if len(named) > 0 && !o.Snapshots && !trashed {
 		return Removal{}, tell(ErrInUse, "volume %s: in use: it has snapshots: %s; remove them first, or with it by --snapshots", h.Root().Name, strings.Join(named, ", "))
 	}
 	if err := h.registered(ctx, all...); err != nil {
 		return Removal{}, err
 	}
-	clones, err := h.flagAll(ctx, all)
-	if err == nil {
-		err = hasClones(Ref{Volume: h.Root().Name}, clones)
+	if o.Trash > 0 && !trashed {
+		// Nothing that a clone needs goes: it is refused only since it would be in the end.
+		if err := h.unneeded(ctx, Ref{Volume: h.Root().Name}, all...); err != nil {
+			return Removal{}, err
+		}
+		until, err := h.trash(ctx, o.Trash)
+		return Removal{Until: until}, err
 	}
-	if err != nil {
+	if err := h.flagAll(ctx, Ref{Volume: h.Root().Name}, all...); err != nil {
 		return Removal{}, err
 	}
 	return h.destroy(ctx, o.Limit)
@@ -170,12 +177,11 @@ func (p *Pool) dropHidden(ctx context.Context, parent mapper.Parent) {
 	}
 }
 
-// dropHidden removes a hidden snapshot of the held volume if it has no clone.
+// dropHidden removes a hidden snapshot of the held volume, or one whose removal was begun, if nobody needs it.
 func (h *Held) dropHidden(ctx context.Context, s *mapper.Snapshot) (bool, error) {
-	clones, err := h.clones(ctx, s.Serial)
-	if err == nil && len(clones) == 0 {
-		// The look before the flag spares a flag that would be taken back.
-		clones, err = h.dropSnapshots(ctx, s)
+	err := h.dropSnapshots(ctx, Ref{Volume: h.Root().Name, Snapshot: s.Name}, s)
+	if errors.Is(err, ErrInUse) {
+		return false, nil
 	}
-	return err == nil && len(clones) == 0, err
+	return err == nil, err
 }

@@ -146,12 +146,11 @@ func (h *Held) freeSnapshotName(ctx context.Context, r Ref) error {
 		return nil
 	}
 	if err == nil && s.Deleting {
-		var clones []string
-		if clones, err = h.dropSnapshots(ctx, s); err == nil && len(clones) == 0 {
+		if err = h.dropSnapshots(ctx, r, s); err == nil {
 			return nil
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrInUse) {
 		return err
 	}
 	return exists(r)
@@ -181,68 +180,87 @@ func (h *Held) flag(ctx context.Context, s *mapper.Snapshot, deleting bool) (*ma
 	return &next, nil
 }
 
-// flagAll flags snapshots and then looks for clones. If it finds any it takes the flags back and returns their names.
-func (h *Held) flagAll(ctx context.Context, all []*mapper.Snapshot) (clones []string, err error) {
+// flagAll flags snapshots of the held volume, all or none, unless somebody needs one of them: ErrInUse says who. The first look spares
+// flags that would be taken back, which others may meet; the second one is what decides.
+func (h *Held) flagAll(ctx context.Context, r Ref, all ...*mapper.Snapshot) error {
+	err := h.unneeded(ctx, r, all...)
+	if err != nil {
+		return err
+	}
 	flagged := make([]*mapper.Snapshot, 0, len(all))
 	for _, s := range all {
-		f, flagErr := h.flag(ctx, s, true)
-		if flagErr != nil {
-			err = flagErr
+		var f *mapper.Snapshot
+		if f, err = h.flag(ctx, s, true); err != nil {
 			break
 		}
 		flagged = append(flagged, f)
 	}
-	for _, s := range flagged {
-		if err != nil {
-			break
-		}
-		var found []string
-		found, err = h.clones(ctx, s.Serial)
-		clones = append(clones, found...)
+	if err == nil {
+		err = h.unneeded(ctx, r, all...)
 	}
-	if err == nil && len(clones) == 0 {
-		return nil, nil
+	if err == nil {
+		return nil
 	}
 	for _, s := range flagged {
 		if _, unflagErr := h.flag(context.WithoutCancel(ctx), s, false); unflagErr != nil {
 			err = errors.Join(err, unflagErr)
 		}
 	}
-	return clones, err
+	return err
 }
 
-// dropSnapshots removes snapshots, all or none: if there are clones of one it returns their names.
-func (h *Held) dropSnapshots(ctx context.Context, all ...*mapper.Snapshot) (clones []string, err error) {
-	if clones, err = h.flagAll(ctx, all); err != nil || len(clones) > 0 {
-		return clones, err
+// dropSnapshots removes snapshots, all or none: ErrInUse says who needs one of them.
+func (h *Held) dropSnapshots(ctx context.Context, r Ref, all ...*mapper.Snapshot) error {
+	if err := h.flagAll(ctx, r, all...); err != nil {
+		return err
 	}
 	client := h.Client(drivers.LaneMeta)
 	for _, s := range all {
 		if err := client.Unlink(ctx, chunk.SerialName(h.id, chunk.Snapshots, s.Serial)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
-			return nil, fmt.Errorf("remove snapshot %v: %w", s.Serial, err)
+			return fmt.Errorf("remove snapshot %v: %w", s.Serial, err)
 		}
 	}
 	if err := client.SyncGroup(ctx, chunk.GroupName(h.id, chunk.Snapshots)); err != nil {
-		return nil, fmt.Errorf("remove snapshot: %w", err)
+		return fmt.Errorf("remove snapshot: %w", err)
 	}
-	return nil, nil
+	return nil
 }
 
-// clones returns the names of the clones of a snapshot of the held volume, by a fresh list of registrations. Those of clones that are
+// unneeded fails with ErrInUse if one of these snapshots of the held volume has clones. r names what is to be removed.
+func (h *Held) unneeded(ctx context.Context, r Ref, all ...*mapper.Snapshot) error {
+	if len(all) == 0 {
+		return nil
+	}
+	serials := make(map[chunk.Serial]bool, len(all))
+	for _, s := range all {
+		serials[s.Serial] = true
+	}
+	clones, err := h.clones(ctx, serials)
+	if err != nil {
+		return err
+	}
+	return hasClones(r, clones)
+}
+
+// clones returns the names of the clones of snapshots of the held volume, by a fresh list of registrations. Those of clones that are
 // not there any more are removed.
-func (h *Held) clones(ctx context.Context, serial chunk.Serial) ([]string, error) {
-	var ids []chunk.VolumeID
+func (h *Held) clones(ctx context.Context, serials map[chunk.Serial]bool) ([]string, error) {
+	type registration struct {
+		snap  chunk.Serial
+		clone chunk.VolumeID
+	}
+	var all []registration
 	err := h.pool.Registrations(ctx, h.id, func(s chunk.Serial, clone chunk.VolumeID) {
-		if s == serial {
-			ids = append(ids, clone)
+		if serials[s] {
+			all = append(all, registration{s, clone})
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, id := range ids {
-		name, err := h.clone(ctx, serial, id)
+	for _, r := range all {
+		name, err := h.clone(ctx, r.snap, r.clone)
 		if err != nil {
 			return nil, err
 		}
@@ -257,7 +275,7 @@ func (h *Held) clones(ctx context.Context, serial chunk.Serial) ([]string, error
 // clone returns the name of a registered clone, or removes its registration if it is none.
 func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID) (string, error) {
 	root, err := locking.Inspect(ctx, h.pool.client, id)
-	if err == nil && root.State != mapper.Live {
+	if err == nil && !root.State.Kept() {
 		// Being created by someone, or the rest of one that is gone.
 		_, err = h.pool.Tidy(ctx, id, "")
 		if errors.Is(err, locking.ErrHeld) {
@@ -272,6 +290,8 @@ func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID
 		return id.String(), nil
 	case err != nil && !errors.Is(err, drivers.ErrNotFound):
 		return "", err
+	case err == nil && root.State == mapper.Trashed && root.Parent == mapper.Parent{Volume: h.id, Snapshot: serial}:
+		return fmt.Sprintf("%s (in the trash, %v)", root.Name, id), nil
 	case err == nil && root.Parent == mapper.Parent{Volume: h.id, Snapshot: serial}:
 		return cmp.Or(root.Name, id.String()), nil
 	}

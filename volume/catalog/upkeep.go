@@ -47,7 +47,7 @@ func (p *Pool) Counts(ctx context.Context, root *mapper.Root) (bool, error) {
 // Boot returns the boot id under which this pool's journals are written.
 func (p *Pool) Boot() [16]byte { return p.o.Identity.Boot }
 
-// Prune removes what no clone needs any more of the held live volume: registrations of clones that are gone or at snapshots that are gone,
+// Prune removes what no clone needs any more of the held volume, which is live or in the trash: registrations of clones that are gone or at snapshots that are gone,
 // hidden snapshots without clones, and snapshots whose removal was begun; where there are clones after all the flag is taken back. It
 // returns how many snapshots it removed.
 func (h *Held) Prune(ctx context.Context) (removed int, err error) {
@@ -100,7 +100,7 @@ func (h *Held) pruneRegistrations(ctx context.Context, there map[chunk.Serial]bo
 		}
 		// A cloner that registered too late finds its snapshot gone and backs off.
 		root, err := h.pool.Inspect(ctx, r.clone)
-		if err == nil && root.State == mapper.Live && root.Parent == (mapper.Parent{Volume: h.id, Snapshot: r.snap}) {
+		if err == nil && root.State.Kept() && root.Parent == (mapper.Parent{Volume: h.id, Snapshot: r.snap}) {
 			return fmt.Errorf("snapshot %v, of which volume %s is a clone, is missing: %w", r.snap, root.Name, mapper.ErrDamaged)
 		}
 		if err != nil && !errors.Is(err, drivers.ErrNotFound) {

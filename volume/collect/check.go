@@ -49,6 +49,9 @@ func (c *checker) pool(ctx context.Context) error {
 	if err := c.names(ctx); err != nil {
 		return err
 	}
+	if err := c.trash(ctx); err != nil {
+		return err
+	}
 	ids, err := c.p.Volumes(ctx)
 	if err != nil {
 		return err
@@ -84,16 +87,43 @@ func (c *checker) names(ctx context.Context) error {
 		case err != nil:
 			return err
 		case root.State == mapper.Live && root.Name == name:
-		case root.State == mapper.Live:
+		case root.State.Kept():
 			alive, err := c.alive(ctx, root)
 			if err != nil {
 				return err
 			}
 			if !alive {
 				c.report.Unnamed++
-				c.found(Leak, name, "the name points to volume %v, which has the name %s: gc removes it", id, root.Name)
+				what := "has the name " + root.Name
+				if root.State == mapper.Trashed {
+					what = "is in the trash"
+				}
+				c.found(Leak, name, "the name points to volume %v, which %s: gc removes it", id, what)
 			}
 		}
+		return nil
+	})
+}
+
+// trash looks for records of the trash that do not count.
+func (c *checker) trash(ctx context.Context) error {
+	return c.p.TrashRecords(ctx, func(id chunk.VolumeID, _ mapper.TrashRecord, _ error) error {
+		root, err := c.p.Inspect(ctx, id)
+		switch {
+		case errors.Is(err, drivers.ErrNotFound):
+		case damaged(err): // found with the volume
+			return nil
+		case err != nil:
+			return err
+		case root.State == mapper.Trashed:
+			return nil
+		default:
+			if alive, err := c.alive(ctx, root); alive || err != nil {
+				return err
+			}
+		}
+		c.report.Unnamed++
+		c.found(Leak, id.String(), "it has a record in the trash, and is not there: gc removes the record")
 		return nil
 	})
 }
@@ -166,20 +196,28 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 	if err != nil {
 		return nil, err
 	}
-	if root.State != mapper.Live {
+	if !root.State.Kept() || c.p.Over(root) {
 		if alive {
 			return root, nil
 		}
 		c.report.Unnamed++
-		c.found(Leak, root.Name, "volume %v is %v, and nobody works on it: gc removes it", id, root.State)
+		why := "nobody works on it"
+		if root.State == mapper.Trashed {
+			why = "its time there is over"
+		}
+		c.found(Leak, root.Name, "volume %v is %v, and %s: gc removes it", id, root.State, why)
 		return root, c.abandoned(ctx, id)
 	}
-	counts, err := c.p.Counts(ctx, root)
-	if err != nil && !damaged(err) {
+	if root.State == mapper.Live {
+		counts, err := c.p.Counts(ctx, root)
+		if err != nil && !damaged(err) {
+			return nil, err
+		}
+		if err == nil && !counts {
+			return root, c.nameless(ctx, root, alive)
+		}
+	} else if err := c.recorded(ctx, root, alive); err != nil {
 		return nil, err
-	}
-	if err == nil && !counts {
-		return root, c.nameless(ctx, root, alive)
 	}
 	c.report.Volumes++
 	if root.Held && !alive {
@@ -190,6 +228,19 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		c.report.Skipped = append(c.report.Skipped, Skipped{Volume: root.Name, Why: h.Error(), Holder: &root.Holder})
 	}
 	return root, c.live(ctx, root, alive)
+}
+
+// recorded checks that the trash shows a volume that is there.
+func (c *checker) recorded(ctx context.Context, root *mapper.Root, alive bool) error {
+	err := c.p.Recorded(ctx, root)
+	switch {
+	case err == nil || alive:
+	case damaged(err), errors.Is(err, drivers.ErrNotFound):
+		c.found(Damage, root.Name, "volume %v is in the trash, and has no good record there: %v", root.Volume, err)
+	default:
+		return err
+	}
+	return nil
 }
 
 // nameless tells an empty shell from a volume that lost its name record.

@@ -90,6 +90,13 @@ func (c *collector) one(ctx context.Context, id chunk.VolumeID) error {
 	for _, info := range infos {
 		c.clones[info.ParentID.Volume] = append(c.clones[info.ParentID.Volume], info.ID)
 	}
+	trash, err := c.p.Trash(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range trash {
+		c.clones[info.ParentID.Volume] = append(c.clones[info.ParentID.Volume], info.ID)
+	}
 	return c.live(ctx, id)
 }
 
@@ -118,6 +125,9 @@ func (c *collector) all(ctx context.Context) (err error) {
 	if err := c.names(ctx); err != nil {
 		return err
 	}
+	if err := c.trash(ctx); err != nil {
+		return err
+	}
 	ids, err := c.p.Volumes(ctx)
 	if err != nil {
 		return err
@@ -126,7 +136,7 @@ func (c *collector) all(ctx context.Context) (err error) {
 	var roots []*mapper.Root
 	for _, id := range ids {
 		root, err := c.p.Inspect(ctx, id)
-		if err == nil && root.State == mapper.Live {
+		if err == nil && root.State.Kept() {
 			roots = append(roots, &mapper.Root{Volume: id, Created: root.Created})
 			c.clones[root.Parent.Volume] = append(c.clones[root.Parent.Volume], id)
 			continue
@@ -165,6 +175,22 @@ func (c *collector) names(ctx context.Context) error {
 	})
 }
 
+// trash removes the records of volumes that are not in the trash.
+func (c *collector) trash(ctx context.Context) error {
+	return c.p.TrashRecords(ctx, func(id chunk.VolumeID, _ mapper.TrashRecord, _ error) error {
+		root, err := c.p.Inspect(ctx, id)
+		if err == nil && root.State == mapper.Trashed {
+			return nil
+		}
+		if err == nil || errors.Is(err, drivers.ErrNotFound) {
+			if err = c.p.TidyTrash(ctx, id); err == nil {
+				c.report.Unnamed++
+			}
+		}
+		return c.went(id.String(), err)
+	})
+}
+
 func (c *collector) tidy(ctx context.Context, id chunk.VolumeID, name string) error {
 	removal, err := c.p.Tidy(ctx, id, name)
 	c.report.Objects += removal.Objects
@@ -198,7 +224,7 @@ func (c *collector) skip(held *locking.HeldError) {
 	}
 }
 
-// live collects a volume that counts.
+// live collects a volume that counts, or is in the trash.
 func (c *collector) live(ctx context.Context, id chunk.VolumeID) error {
 	for try := 1; ; try++ {
 		h, err := c.p.Hold(ctx, id)
@@ -215,14 +241,17 @@ func (c *collector) live(ctx context.Context, id chunk.VolumeID) error {
 
 func (c *collector) held(ctx context.Context, h *catalog.Held) error {
 	root := h.Root()
-	if root.State != mapper.Live {
+	if !root.State.Kept() {
 		return nil // it was removed meanwhile
+	}
+	if expired, err := c.expire(ctx, h); expired || err != nil {
+		return err
 	}
 	counts, err := c.p.Counts(ctx, root)
 	if err != nil {
 		return err
 	}
-	if !counts {
+	if !counts && root.State == mapper.Live {
 		removed, err := h.RemoveShell(ctx)
 		if err == nil && !removed {
 			err = fmt.Errorf("%w: live volume %s (%v) has no name record that points to it", errDamage, root.Name, root.Volume)
@@ -244,6 +273,22 @@ func (c *collector) held(ctx context.Context, h *catalog.Held) error {
 	return c.sweep(ctx, h)
 }
 
+// expire removes a volume whose time in the trash is over. It reports whether that is done.
+func (c *collector) expire(ctx context.Context, h *catalog.Held) (bool, error) {
+	name := h.Root().Name
+	removal, expired, err := h.Expire(ctx)
+	c.report.Objects += removal.Objects
+	c.report.Bytes += removal.Bytes
+	if errors.Is(err, catalog.ErrInUse) {
+		c.report.Skipped = append(c.report.Skipped, Skipped{Volume: name, Why: "its time in the trash is over, but: " + err.Error()})
+		return false, nil
+	}
+	if expired && err == nil {
+		c.report.Unnamed++
+	}
+	return expired, err
+}
+
 // registered makes sure that the clones of a volume are registered there: what they need would be removed else.
 func (c *collector) registered(ctx context.Context, id chunk.VolumeID) error {
 	for _, clone := range c.clones[id] {
@@ -254,14 +299,14 @@ func (c *collector) registered(ctx context.Context, id chunk.VolumeID) error {
 		if err != nil {
 			return err
 		}
-		if root.State != mapper.Live || root.Parent.Volume != id {
+		if !root.State.Kept() || root.Parent.Volume != id {
 			continue
 		}
 		_, err = c.client.Stat(ctx, chunk.RegistrationName(id, root.Parent.Snapshot, clone))
 		if errors.Is(err, drivers.ErrNotFound) {
 			var again *mapper.Root
 			again, err = c.p.Inspect(ctx, clone)
-			if err == nil && again.State == mapper.Live && again.Parent == root.Parent {
+			if err == nil && again.State.Kept() && again.Parent == root.Parent {
 				return fmt.Errorf("%w: volume %s is not registered at the snapshot that it is a clone of", errDamage, root.Name)
 			}
 			// It was removed meanwhile, or needs nothing any more.

@@ -23,9 +23,14 @@ type operation struct {
 	after   string         // what a list shows once it was done
 	done    error          // what repeating it may say if it was done before
 	content func(*process) // what must hold before and after, as far as the volumes are there
+	finish  func(*process) // what must be possible in the end
 }
 
 func operations(t *testing.T) []operation {
+	return append(plainOperations(t), trashOperations(t)...)
+}
+
+func plainOperations(t *testing.T) []operation {
 	remove := func(name string, o catalog.RemoveOptions) func(*process) error {
 		return func(p *process) error {
 			_, err := p.Remove(t.Context(), ref(t, name), o)
@@ -264,7 +269,10 @@ func cutOff(t *testing.T, storage *mem.Backend, op operation, k int64, keep mem.
 	if op.content != nil && op.after != "" {
 		op.content(q)
 	}
-	if left := objects(t, after, "v"); op.after == "" && len(left) > 0 {
+	if op.finish != nil {
+		op.finish(q)
+	}
+	if left := append(objects(t, after, "v"), objects(t, after, "trash")...); op.after == "" && len(left) > 0 {
 		t.Fatalf("left: %q", left)
 	}
 	q.stop()

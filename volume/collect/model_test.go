@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"skerry/drivers/mem"
 	"skerry/volume/catalog"
@@ -32,6 +33,7 @@ type model struct {
 	boot    byte
 	p       *process
 	volumes map[string]*modelVolume
+	trash   []*modelVolume // the newest last
 }
 
 // modelSeed returns the seed of a random test: SKERRY_SEED, or a new one.
@@ -89,7 +91,7 @@ func (m *model) step() {
 		}
 		return nil
 	}
-	switch m.rng.IntN(12) {
+	switch m.rng.IntN(15) {
 	case 0:
 		what, want = "create "+fresh, taken(fresh)
 		_, err = m.p.Create(ctx, fresh, catalog.CreateOptions{Size: mib, ChunkSize: chunkSize})
@@ -178,6 +180,20 @@ func (m *model) step() {
 	case 11:
 		m.restart()
 		return
+	case 12:
+		what = "remove " + name + " to the trash"
+		_, err = m.p.Remove(ctx, catalog.Ref{Volume: name}, catalog.RemoveOptions{Snapshots: true, Trash: time.Hour})
+		if v != nil {
+			want = m.mayGo(err, v, "")
+			if err == nil {
+				delete(m.volumes, name)
+				m.trash = append(m.trash, v)
+			}
+		}
+	case 13:
+		what, err, want = m.restore(fresh)
+	case 14:
+		what, err, want = m.purge(fresh)
 	}
 	if what != "" && !errors.Is(err, want) {
 		t.Fatalf("%s: %v, want %v", what, err, want)
@@ -187,7 +203,7 @@ func (m *model) step() {
 // mayGo returns what a removal of a volume, or of one of its snapshots, must have said. Clones that reach nothing of it any more may, but need
 // not, stand in the way.
 func (m *model) mayGo(err error, v *modelVolume, snap string) error {
-	for _, c := range m.volumes {
+	for _, c := range slices.Concat(slices.Collect(maps.Values(m.volumes)), m.trash) {
 		if c.parent != v || snap != "" && c.from != snap {
 			continue
 		}
@@ -230,6 +246,11 @@ func (m *model) verify() {
 	if len(infos) != len(m.volumes) {
 		m.t.Fatalf("the pool has %d volumes, the model %d", len(infos), len(m.volumes))
 	}
+	trash, err := m.p.Trash(m.t.Context())
+	m.p.ok(err)
+	if len(trash) != len(m.trash) {
+		m.t.Fatalf("the trash has %+v, the model %d", trash, len(m.trash))
+	}
 	for _, i := range infos {
 		v := m.volumes[i.Name]
 		if v == nil || len(v.snapshots) != len(i.Snapshots) {
@@ -253,6 +274,13 @@ func (m *model) same(name string, want []byte) {
 // removeAll removes everything, clones first, and wants nothing left.
 func (m *model) removeAll() {
 	m.t.Helper()
+	for n := len(m.trash); n > 0; n = len(m.trash) {
+		name := "restored" + strconv.Itoa(n)
+		if _, err, want := m.restoreAs(m.trash[n-1].name, name); err != nil || want != nil {
+			m.t.Fatalf("restore %s: %v, want %v", name, err, want)
+		}
+	}
+	m.verify()
 	for len(m.volumes) > 0 {
 		before := len(m.volumes)
 		for _, name := range slices.Sorted(maps.Keys(m.volumes)) {

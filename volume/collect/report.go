@@ -24,7 +24,7 @@ type CheckOptions struct {
 
 // CheckReport is what Check found.
 type CheckReport struct {
-	Volumes  int // live volumes looked at
+	Volumes  int // live volumes, and volumes in the trash, looked at
 	Objects  int64
 	Bytes    int64 // space that these take
 	Problems []Problem

@@ -152,7 +152,7 @@ func (s *survey) registrations(ctx context.Context, all []*mapper.Snapshot, ids 
 			return err
 		}
 		is := func(snap *mapper.Snapshot) bool { return err == nil && root.Parent.Snapshot == snap.Serial }
-		if err == nil && root.State == mapper.Live && !slices.ContainsFunc(all, is) {
+		if err == nil && root.State.Kept() && !slices.ContainsFunc(all, is) {
 			s.c.found(Leak, s.root.Name, "volume %s is registered as a clone, but is none: gc ends that", root.Name)
 		}
 	}
