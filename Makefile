@@ -6,11 +6,13 @@ FUZZTIME ?= 10s
 SOAKTIME ?= 30m
 BENCH    ?= .
 TIMEOUT  ?= 20m
+PREFIX   ?= /usr/local
+MANDIR   ?= $(PREFIX)/share/man
 
 # Packages whose tests take samples under the race detector: `make test` runs them once more without, in full.
 FULL     ?= volume volume/collect
 
-.PHONY: help build demo deps test check race fuzz bench soak clean
+.PHONY: help build install demo deps test check race fuzz bench soak clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,6 +20,15 @@ help: ## this list
 
 build: ## bin/skerry
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/skerry ./cmd/skerry
+
+install: build ## the program, its manual pages and completion, below DESTDIR and PREFIX
+	install -D -m 755 bin/skerry $(DESTDIR)$(PREFIX)/bin/skerry
+	bin/skerry man $(DESTDIR)$(MANDIR)/man1
+	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/skerry completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/skerry
+	bin/skerry completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_skerry
+	bin/skerry completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/skerry.fish
 
 demo: ## a volume's life from import to rollback, on this machine, in a minute
 	@scripts/deps.sh demo

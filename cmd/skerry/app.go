@@ -100,7 +100,9 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		},
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.start() },
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetOut(a.print.Out)
+	root.SetErr(a.print.Err)
+	root.CompletionOptions.DisableDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.pool, "pool", "", "the pool: a name from the configuration, a path or a `URL`")
 	flags.BoolVar(&a.print.JSON, "json", false, "results as JSON, messages as JSON lines")
@@ -112,8 +114,9 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(),
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.checkCommand(), a.gcCommand(), a.versionCommand(),
-		exitCodesTopic(),
+		a.completionCommand(), a.manCommand(), exitCodesTopic(),
 	)
+	a.complete(root)
 	return root
 }
 
