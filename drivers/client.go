@@ -233,7 +233,7 @@ func (c Client) call(kind Kind, name string) *call {
 
 // recycle takes back a call that has ended.
 func (c Client) recycle(k *call) {
-	k.Name, k.Data, k.Cond, k.Each, k.Guard, k.Err, k.Info, k.Lock = nil, nil, Condition{}, nil, nil, nil, Info{}, nil
+	k.Name, k.Data, k.Cond, k.Each, k.File, k.Guard, k.Err, k.Info, k.Lock = nil, nil, Condition{}, nil, nil, nil, nil, Info{}, nil
 	k.ended = false
 	c.Engine.calls.Put(k)
 }

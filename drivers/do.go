@@ -46,6 +46,12 @@ func (e *Engine) do(op *Op) error {
 		}
 	case OpSyncGroup:
 		err = e.backend.SyncGroup(e.ctx, name)
+	case OpCloneFile:
+		c, ok := e.backend.(FileCloner)
+		if !ok {
+			return opError(op, errors.ErrUnsupported)
+		}
+		err = c.CloneFile(e.ctx, name, op.File)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package drivers
 
 import (
 	"io"
+	"os"
 	"time"
 )
 
@@ -25,6 +26,7 @@ const (
 	OpSyncGroup             // sync the names of the group Name
 	OpDropCache             // forget the cached clean data of the object, if the backend can, its handle, and a failed sync of it
 	OpLock                  // make the object if it is missing and set Lock to its lock
+	OpCloneFile             // create the object exclusively with the content of File, durably
 	kinds
 )
 
@@ -34,13 +36,13 @@ func (k Kind) String() string {
 		return "unknown"
 	}
 	return [kinds]string{"read", "write", "punch", "allocate", "sync", "open", "create", "stat", "unlink",
-		"list", "load", "replace", "syncgroup", "dropcache", "lock"}[k]
+		"list", "load", "replace", "syncgroup", "dropcache", "lock", "clonefile"}[k]
 }
 
 // Mutates reports whether the operation changes what is stored.
 func (k Kind) Mutates() bool {
 	switch k {
-	case OpWrite, OpPunch, OpAllocate, OpCreate, OpUnlink, OpReplace:
+	case OpWrite, OpPunch, OpAllocate, OpCreate, OpUnlink, OpReplace, OpCloneFile:
 		return true
 	}
 	return false
@@ -96,6 +98,7 @@ type Op struct {
 	Length   int64            // bytes
 	Cond     Condition        // OpReplace
 	Each     func(Info) error // OpList: called on the worker's goroutine
+	File     *os.File         // OpCloneFile
 	Deadline time.Time        // zero: the engine's own; fails the op if not yet handed to the backend
 	Guard    Guard            // checked when a mutation is handed to the backend; may be nil
 	Done     Completer

@@ -23,6 +23,9 @@ type Options struct {
 	// any more; make's cleanup still closes it.
 	Reopen func(t *testing.T, b drivers.Backend) drivers.Backend
 
+	// CloneDir returns a directory whose files the backend can clone; nil: it is no FileCloner.
+	CloneDir func(t *testing.T) string
+
 	NoPunch    bool // objects are no Punchers
 	NoAllocate bool // objects are no Allocators
 	NoLock     bool // the backend is no Locker
@@ -93,6 +96,7 @@ func Run(t *testing.T, newBackend Make, o Options) {
 			"LockInvalidNames":    lockInvalid,
 			"LockKeepsTheContent": lockContent,
 		}},
+		{o.CloneDir != nil, map[string]func(*fixture){"CloneFile": cloneFile}},
 		{!o.NoLock && o.Reopen != nil, map[string]func(*fixture){"LockAfterRestart": lockReopen}},
 	}
 	for _, s := range optional {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -23,8 +24,9 @@ type Backend struct {
 }
 
 var (
-	_ drivers.Backend = (*Backend)(nil)
-	_ drivers.Locker  = (*Backend)(nil)
+	_ drivers.Backend    = (*Backend)(nil)
+	_ drivers.Locker     = (*Backend)(nil)
+	_ drivers.FileCloner = (*Backend)(nil)
 )
 
 // Wrap returns a backend that lets everything through until a hook is set. Closing it closes b.
@@ -179,4 +181,15 @@ func (b *Backend) Lock(ctx context.Context, name string) (io.Closer, error) {
 		return nil, err
 	}
 	return lock, nil
+}
+
+// CloneFile implements [drivers.FileCloner]; errors.ErrUnsupported if the wrapped backend does not.
+func (b *Backend) CloneFile(ctx context.Context, name string, f *os.File) error {
+	c, ok := b.Backend.(drivers.FileCloner)
+	if !ok {
+		return fmt.Errorf("clone file to %s: %w", name, errors.ErrUnsupported)
+	}
+	return b.call(Held{Call: Call{Kind: drivers.OpCloneFile, Name: name}, file: f}, func() error {
+		return c.CloneFile(ctx, name, f)
+	}, nil)
 }

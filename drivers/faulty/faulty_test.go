@@ -17,7 +17,8 @@ func TestConformance(t *testing.T) {
 				f.SetHook(hook)
 				return f
 			}
-			drivertest.Run(t, func(*testing.T) drivers.Backend { return wrap(mem.New(mem.Options{})) }, drivertest.Options{
+			drivertest.Run(t, func(*testing.T) drivers.Backend { return wrap(mem.New(mem.Options{CloneFiles: true})) }, drivertest.Options{
+				CloneDir: func(t *testing.T) string { return t.TempDir() },
 				Reopen: func(_ *testing.T, b drivers.Backend) drivers.Backend {
 					return wrap(b.(*faulty.Backend).Backend.(*mem.Backend).Kill())
 				},

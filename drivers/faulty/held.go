@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"skerry/drivers"
 )
@@ -13,6 +14,7 @@ type Held struct {
 	Call
 	data []byte
 	cond drivers.Condition
+	file *os.File // of a clone; its owner keeps it open until the delivery
 }
 
 // Deliver does the mutation on a backend, which may be another one than the call was made on, as after a crash.
@@ -29,6 +31,12 @@ func (h Held) Deliver(ctx context.Context, to drivers.Backend) error {
 			return err
 		}
 		return o.Close()
+	case drivers.OpCloneFile:
+		c, ok := to.(drivers.FileCloner)
+		if !ok {
+			return fmt.Errorf("deliver %s: %w", h.Call, errors.ErrUnsupported)
+		}
+		return c.CloneFile(ctx, h.Name, h.file)
 	}
 	o, err := to.Open(ctx, h.Name, drivers.ReadWrite)
 	if err != nil {

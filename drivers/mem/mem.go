@@ -16,6 +16,7 @@ import (
 type Options struct {
 	DurableWrites bool // writes are durable when they return; names still need SyncGroup
 	NoInline      bool // objects never do I/O on the caller's goroutine
+	CloneFiles    bool // files can be cloned, by copying them
 }
 
 // Backend is a [drivers.Backend] in memory.
@@ -44,8 +45,9 @@ type object struct {
 }
 
 var (
-	_ drivers.Backend = (*Backend)(nil)
-	_ drivers.Locker  = (*Backend)(nil)
+	_ drivers.Backend    = (*Backend)(nil)
+	_ drivers.Locker     = (*Backend)(nil)
+	_ drivers.FileCloner = (*Backend)(nil)
 )
 
 // New returns an empty backend.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"skerry/drivers"
 )
@@ -24,8 +25,9 @@ type Backend struct {
 }
 
 var (
-	_ drivers.Backend = (*Backend)(nil)
-	_ drivers.Locker  = (*Backend)(nil)
+	_ drivers.Backend    = (*Backend)(nil)
+	_ drivers.Locker     = (*Backend)(nil)
+	_ drivers.FileCloner = (*Backend)(nil)
 )
 
 // Wrap returns a backend that calls line for each call of b or of its objects, but Size and Close, that has returned. line
@@ -154,4 +156,15 @@ func (b *Backend) Lock(ctx context.Context, name string) (io.Closer, error) {
 	lock, err := l.Lock(ctx, name)
 	b.tell(drivers.OpLock, name, "", err)
 	return lock, err
+}
+
+// CloneFile implements [drivers.FileCloner]; errors.ErrUnsupported if the wrapped backend does not.
+func (b *Backend) CloneFile(ctx context.Context, name string, f *os.File) error {
+	c, ok := b.Backend.(drivers.FileCloner)
+	if !ok {
+		return fmt.Errorf("clone file to %s: %w", name, errors.ErrUnsupported)
+	}
+	err := c.CloneFile(ctx, name, f)
+	b.tell(drivers.OpCloneFile, name, "", err)
+	return err
 }

@@ -13,7 +13,8 @@ import (
 
 func TestConformance(t *testing.T) {
 	wrap := func(b drivers.Backend) drivers.Backend { return trace.Wrap(b, func(string) {}) }
-	drivertest.Run(t, func(*testing.T) drivers.Backend { return wrap(mem.New(mem.Options{})) }, drivertest.Options{
+	drivertest.Run(t, func(*testing.T) drivers.Backend { return wrap(mem.New(mem.Options{CloneFiles: true})) }, drivertest.Options{
+		CloneDir: func(t *testing.T) string { return t.TempDir() },
 		Reopen: func(_ *testing.T, b drivers.Backend) drivers.Backend {
 			return wrap(b.(*trace.Backend).Backend.(*mem.Backend).Kill())
 		},
