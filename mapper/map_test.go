@@ -165,6 +165,38 @@ func (w *walk) become() {
 	}
 }
 
+// flatten puts data of the volume's own over all that is inherited.
+func (w *walk) flatten() {
+	checkInherited(w.t, w.m, w.model)
+	for _, c := range w.model.inherited() {
+		serial, _ := w.next()
+		if err := w.m.Ready(w.t.Context(), c.Index); err != nil {
+			w.t.Fatal(err)
+		}
+		segs, _ := w.m.PlanRead(c.Index, 0, w.geom.Size(), nil)
+		for _, s := range segs {
+			first, end := chunk.Piece{Off: s.Off, Length: s.Length}.Blocks()
+			zero := w.rng.IntN(3) == 0
+			if s.Zero || s.Owner == w.model.own {
+				continue
+			}
+			if _, err := w.m.Publish(w.t.Context(), c.Index, serial, first, end, zero, nil); err != nil {
+				w.t.Fatal(err)
+			}
+			w.model.publish(c.Index, serial, first, end, zero)
+		}
+	}
+	owners, refs := w.save()
+	w.m.Sole()
+	checkMap(w.t, w.m, w.model)
+	w.m = New(w.store, w.model.own, w.geom, w.size, owners[:1], refs, w.model.mark, w.limit)
+	checkMap(w.t, w.m, w.model)
+	checkInherited(w.t, w.m, w.model)
+	if n := len(*w.m.owners.Load()); n != 1 {
+		w.t.Fatalf("%d owners when all is the volume's own", n)
+	}
+}
+
 func (w *walk) step() {
 	switch op := w.rng.IntN(100); {
 	case op < 80:
@@ -186,6 +218,8 @@ func (w *walk) step() {
 		w.reload()
 	case op < 95:
 		w.become()
+	case op < 96 && w.rng.IntN(4) == 0:
+		w.flatten()
 	default:
 		checkMap(w.t, w.m, w.model, 7, 2*PageChunks)
 	}

@@ -228,3 +228,34 @@ func checkMap(t *testing.T, m *Map, want *modelMap, others ...uint64) {
 		checkChunk(t, m, want, index, [][2]int64{{0, size}, {size / 2, size / 4}, {1, 5000}, {size - 513, 513}})
 	}
 }
+
+// checkInherited compares what is not the volume's own.
+func checkInherited(t *testing.T, m *Map, want *modelMap) {
+	t.Helper()
+	var got []Inherited
+	for n := range m.PageCount() {
+		var err error
+		if got, err = m.Inherited(t.Context(), n, got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list := want.inherited(); !slices.Equal(got, list) {
+		t.Fatalf("inherited %v, want %v", got, list)
+	}
+}
+
+// inherited returns the chunks with data that is not the volume's own.
+func (m *modelMap) inherited() (list []Inherited) {
+	for _, index := range slices.Sorted(maps.Keys(m.chunks)) {
+		n := 0
+		for i, seen := range m.seen(index) {
+			if m.chunks[index][i].owner != m.own {
+				n += seen[data]
+			}
+		}
+		if n > 0 {
+			list = append(list, Inherited{Index: index, Blocks: n})
+		}
+	}
+	return list
+}

@@ -133,6 +133,7 @@ type cutOptions struct {
 	barrier bool // raise the mark
 	last    bool // no change comes after it: the journal ends
 	grow    bool // go on with a larger journal
+	sole    bool // nothing of other owners is shown: they leave the root, and so does the source
 }
 
 // cutResult is what a cut left behind.
@@ -214,12 +215,18 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	d.gate.open()
 
 	r.owners, r.pages, err = d.store(ctx, state, capture)
+	if err == nil && o.sole {
+		r.owners, err = soleOwner(r.owners, r.pages)
+	}
 	stored := err == nil
 	var named []mapper.JournalRef
 	if stored {
 		err = d.lease.Switch(ctx, func(root *mapper.Root) {
 			named = root.Journals
 			root.Owners, root.Pages, root.Mark = r.owners, r.pages, mark
+			if o.sole {
+				root.Source = nil
+			}
 			switch {
 			case o.last:
 				root.Journals = nil
@@ -236,6 +243,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		return r, err
 	}
 	replaced := capture.Commit()
+	if o.sole {
+		d.m.Sole()
+	}
 	d.dirty.cutDone(state)
 	if w != nil {
 		w.Release(start)
@@ -253,6 +263,16 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		d.shared, err = d.lease.NextSerial()
 	}
 	return r, err
+}
+
+// soleOwner returns the volume alone as the owner of its pages.
+func soleOwner(owners []chunk.VolumeID, pages []mapper.PageRef) ([]chunk.VolumeID, error) {
+	for _, ref := range pages {
+		if ref.Owner != 0 {
+			return nil, fmt.Errorf("%w: map page %d is of volume %v and shows nothing", ErrDamaged, ref.Number, owners[ref.Owner])
+		}
+	}
+	return owners[:1], nil
 }
 
 // store syncs what a cut captured and writes the pages.

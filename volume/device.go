@@ -37,19 +37,20 @@ type Device struct {
 	making       sync.Mutex    // of the journal
 	recorded     atomic.Uint64 // the last frame with a change
 
-	locks   *locks
-	gate    gate
-	grace   grace
-	dirty   *dirty
-	retired retired
-	garbage garbage
-	merger  merger
-	flusher flusher
-	cutter  cutter
-	shared  chunk.Serial // pages up to here may be a snapshot's; under cutter.running
-	readers *queue
-	queue   *queue // of the rest, which may have to wait at the gate
-	watch   *watch
+	locks      *locks
+	gate       gate
+	grace      grace
+	dirty      *dirty
+	retired    retired
+	garbage    garbage
+	merger     merger
+	flattening chan struct{} // has room for the one who flattens
+	flusher    flusher
+	cutter     cutter
+	shared     chunk.Serial // pages up to here may be a snapshot's; under cutter.running
+	readers    *queue
+	queue      *queue // of the rest, which may have to wait at the gate
+	watch      *watch
 
 	closing atomic.Bool
 	failure atomic.Pointer[failure]
@@ -140,6 +141,7 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.flusher.token = make(chan struct{}, 1)
 	d.cutter.init()
 	d.merger.init()
+	d.flattening = make(chan struct{}, 1)
 	d.garbage.wake = make(chan struct{}, 1)
 	d.readers = newQueue(o.Workers, d.perform)
 	d.queue = newQueue(o.Workers, d.perform)

@@ -61,7 +61,11 @@ func (d *Device) plan(ctx context.Context, index uint64, off, n int64, segs []ma
 
 // ready brings the map page of a chunk into memory.
 func (d *Device) ready(ctx context.Context, index uint64) error {
-	err := d.m.Ready(ctx, index)
+	return damage(d.m.Ready(ctx, index))
+}
+
+// damage marks the error of a map page that is missing or wrong.
+func damage(err error) error {
 	if errors.Is(err, mapper.ErrDamaged) || errors.Is(err, drivers.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
