@@ -13,17 +13,25 @@ import (
 )
 
 func (a *app) listCommand() *cobra.Command {
-	return &cobra.Command{
+	var trash bool
+	c := &cobra.Command{
 		Use:     "ls [NAME]",
 		Aliases: []string{"list"},
 		Short:   "List the volumes of the pool, or the snapshots of a volume",
-		Long: `List the volumes of the pool, or with a name the snapshots of that volume. HOLDER is the
+		Long: `List the volumes of the pool, or with a name the snapshots of that volume, or with --trash the removed volumes that can be
+restored. HOLDER is the
 process that its lease was granted to and that has not released it; lease ls tells whether it lives.`,
 		Example: `  skerry ls
   skerry ls vm1
   skerry ls --json | jq -r .[].name`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if trash && len(args) > 0 {
+				return usage("ls --trash: it takes no name")
+			}
+			if trash {
+				return a.with(cmd.Context(), a.listTrash)
+			}
 			if len(args) == 0 {
 				return a.with(cmd.Context(), a.listVolumes)
 			}
@@ -40,6 +48,8 @@ process that its lease was granted to and that has not released it; lease ls tel
 			})
 		},
 	}
+	c.Flags().BoolVar(&trash, "trash", false, "volumes in the trash")
+	return c
 }
 
 func (a *app) listVolumes(ctx context.Context, s *session) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"skerry/cmd/internal/config"
 	"skerry/cmd/internal/control"
 	"skerry/cmd/internal/output"
 	"skerry/volume/catalog"
@@ -22,54 +23,108 @@ const (
 	holderTime = 15 * time.Second
 )
 
+// removeOptions are the flags of rm.
+type removeOptions struct {
+	snapshots bool
+	now       bool
+	trash     string
+}
+
+// removed is what rm prints with --json.
+type removed struct {
+	control.Removal
+	Until *time.Time `json:"trashed_until,omitempty"` // the volume is in the trash until then
+}
+
 func (a *app) removeCommand() *cobra.Command {
-	var snapshots bool
+	var o removeOptions
 	c := &cobra.Command{
 		Use:     "rm NAME[@SNAP]",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove a volume or a snapshot",
 		Long: `Remove a volume or a snapshot. The name is gone at once, and its space is given back as far as that takes about a second;
 the rest comes back with gc. Of a volume that is in use, the process that holds it gives the space of the snapshot back. A volume with snapshots is removed only with --snapshots, which removes them too; a snapshot with clones and
-a volume in use are not removed at all. There is no question and no way back.`,
+a volume in use are not removed at all. There is no question, and no way back but the trash.
+
+If the configuration of the pool has a time for the trash, or with --trash, a volume can be restored for that time, with its snapshots;
+after that gc removes it. With --now it is removed for good, also one that is in the trash already, by its name or its id.`,
 		Example: `  skerry rm vm1@before-upgrade
-  skerry rm vm1 --snapshots`,
+  skerry rm vm1 --snapshots
+  skerry rm vm1 --trash 7d`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.ref(args[0])
 			if err != nil {
 				return err
 			}
-			if r.Snapshot != "" && snapshots {
-				return usage("rm %s: --snapshots goes with a volume", r)
+			if r.Snapshot != "" && (o.snapshots || o.now || o.trash != "") {
+				return usage("rm %s: --snapshots, --now and --trash go with a volume", r)
+			}
+			if o.now && o.trash != "" {
+				return usage("rm %s: --now and --trash exclude each other", r)
 			}
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
-				freed, err := s.remove(ctx, r, snapshots)
+				freed, err := s.remove(ctx, r, o)
 				if err != nil {
 					return err
 				}
 				return a.print.Result(freed, func(io.Writer) error {
-					msg := "removed " + r.String()
-					if freed.Objects > 0 {
-						msg += ", freed " + output.Size(freed.Bytes)
-					}
-					if freed.Left {
-						msg += fmt.Sprintf("; more space of %s comes back with skerry gc", r.Volume)
-					}
-					a.print.Note("%s", msg)
+					a.print.Note("%s", freed.text(r))
 					return nil
 				})
 			})
 		},
 	}
-	c.Flags().BoolVar(&snapshots, "snapshots", false, "remove the volume's snapshots with it")
+	c.Flags().BoolVar(&o.snapshots, "snapshots", false, "remove the volume's snapshots with it")
+	c.Flags().BoolVar(&o.now, "now", false, "keep nothing in the trash, and remove what is there")
+	c.Flags().StringVar(&o.trash, "trash", "", "keep the volume in the trash for a `TIME`, such as 7d or 12h")
 	return c
 }
 
-func (s *session) remove(ctx context.Context, r catalog.Ref, snapshots bool) (control.Removal, error) {
-	if r.Snapshot == "" {
-		i, err := s.pool.Remove(ctx, r, catalog.RemoveOptions{Snapshots: snapshots})
-		return viewRemoval(i), err
+// text tells what was done with r.
+func (d removed) text(r catalog.Ref) string {
+	if d.Until != nil {
+		return fmt.Sprintf("moved %s to the trash until %s; skerry restore %s brings it back", r, timeText(*d.Until), r)
 	}
+	msg := "removed " + r.String()
+	if d.Objects > 0 {
+		msg += ", freed " + output.Size(d.Bytes)
+	}
+	if d.Left {
+		msg += fmt.Sprintf("; more space of %s comes back with skerry gc", r.Volume)
+	}
+	return msg
+}
+
+func (s *session) remove(ctx context.Context, r catalog.Ref, o removeOptions) (removed, error) {
+	if r.Snapshot == "" {
+		return s.removeVolume(ctx, r, o)
+	}
+	freed, err := s.removeSnapshotAnywhere(ctx, r)
+	return removed{Removal: freed}, err
+}
+
+func (s *session) removeVolume(ctx context.Context, r catalog.Ref, o removeOptions) (removed, error) {
+	how := catalog.RemoveOptions{Snapshots: o.snapshots, Now: o.now}
+	if !o.now {
+		how.Trash = s.where.Trash
+	}
+	if o.trash != "" {
+		var err error
+		if how.Trash, err = config.ParseTrash(o.trash); err != nil {
+			return removed{}, usage("--trash: %v", err)
+		}
+	}
+	i, err := s.pool.Remove(ctx, r, how)
+	d := removed{Removal: viewRemoval(i)}
+	if !i.Until.IsZero() {
+		d.Until = &i.Until
+	}
+	return d, err
+}
+
+// removeSnapshotAnywhere removes a snapshot here or has the process do it that holds the volume.
+func (s *session) removeSnapshotAnywhere(ctx context.Context, r catalog.Ref) (control.Removal, error) {
 	here := func(ctx context.Context) (control.Removal, error) { return s.removeSnapshot(ctx, r, removeTime) }
 	return viaHolder(ctx, s, here, func(ctx context.Context, c *control.Client) (control.Removal, error) {
 		return c.RemoveSnapshot(ctx, r.Volume, r.Snapshot)

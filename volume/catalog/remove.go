@@ -70,8 +70,8 @@ func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (
 	h, err := p.holdNamed(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		h, err = p.holdDeleted(ctx, name)
-		if errors.Is(err, ErrNotFound) && o.Now {
-			h, err = p.holdRemoved(ctx, name)
+		if errors.Is(err, ErrNotFound) {
+			h, err = p.holdRemoved(ctx, name, o.Now, err)
 		}
 	}
 	if err != nil {

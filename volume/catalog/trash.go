@@ -277,13 +277,18 @@ func (h *Held) restore(ctx context.Context, name string) error {
 	return err
 }
 
-// holdRemoved takes the volume in the trash that is to be removed for good. A name must not stand for several.
-func (p *Pool) holdRemoved(ctx context.Context, which string) (*Held, error) {
+// holdRemoved takes the volume in the trash that is to be removed for good, if now says so. A name must not stand for several.
+// Where there is none it fails with gone.
+func (p *Pool) holdRemoved(ctx context.Context, which string, now bool, gone error) (*Held, error) {
 	found, err := p.findTrashed(ctx, which)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, gone
+	case err != nil:
 		return nil, err
-	}
-	if len(found) > 1 {
+	case !now:
+		return nil, tell(ErrNotFound, "volume %s: not found; one is in the trash: skerry rm --now %s removes it, skerry restore brings it back", which, which)
+	case len(found) > 1:
 		var ids []string
 		for _, i := range found {
 			ids = append(ids, i.ID.String())

@@ -22,6 +22,8 @@ type Config struct {
 type PoolConfig struct {
 	// URL says where the pool is: a URL or an absolute path.
 	URL string `toml:"url"`
+	// Trash says for how long rm keeps a volume in the trash, as ParseTrash reads it; empty: not at all.
+	Trash string `toml:"trash"`
 }
 
 // maxFile bounds a configuration file in bytes.
@@ -81,7 +83,7 @@ func parse(text string) (Config, error) {
 		return Config{}, err
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return Config{}, fmt.Errorf("unknown key %s; known are: pool, pools.NAME.url", unknown[0])
+		return Config{}, fmt.Errorf("unknown key %s; known are: pool, pools.NAME.url, pools.NAME.trash", unknown[0])
 	}
 	if kind := meta.Type("pools"); kind != "" && kind != "Hash" { // the decoder lets other types pass
 		return Config{}, errors.New("pools: want tables, [pools.NAME]")
@@ -90,8 +92,8 @@ func parse(text string) (Config, error) {
 		if !validPoolName(name) {
 			return Config{}, fmt.Errorf("pools.%s: a pool's name has letters, digits, dots and dashes", name)
 		}
-		if _, err := parseURL(pool.URL); err != nil {
-			return Config{}, fmt.Errorf("pools.%s: url: %w", name, err)
+		if _, err := pool.pool(); err != nil {
+			return Config{}, fmt.Errorf("pools.%s: %w", name, err)
 		}
 	}
 	return c, nil

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // testEnv is an environment with directories of its own.
@@ -73,11 +74,15 @@ func TestNamedFileTakesThePlaceOfTheOthers(t *testing.T) {
 
 func TestBadConfigurationSaysWhat(t *testing.T) {
 	for text, want := range map[string]string{
-		"pools = 1":                                "pools",
-		"pol = \"x\"":                              "unknown key pol",
-		"[pools.a]\nurl = \"/a\"\nsize = 1":        "unknown key pools.a.size",
-		"[pools.a]\nurl = \"a\"":                   "pools.a",
-		"[pools.a]\nurl = \"http://x/y\"":          "pools.a",
+		"pools = 1":                                  "pools",
+		"pol = \"x\"":                                "unknown key pol",
+		"[pools.a]\nurl = \"/a\"\nsize = 1":          "unknown key pools.a.size",
+		"[pools.a]\nurl = \"a\"":                     "pools.a",
+		"[pools.a]\nurl = \"http://x/y\"":            "pools.a",
+		"[pools.a]\nurl = \"/a\"\ntrash = \"-1h\"":   "7d",
+		"[pools.a]\nurl = \"/a\"\ntrash = \"week\"":  "7d",
+		"[pools.a]\nurl = \"/a\"\ntrash = 168":       "trash",
+		"[pools.a]\nurl = \"/a\"\ntrash = \"9999d\"": "7d",
 		"[pools.a]":                                "pools.a",
 		"[pools.\"a/b\"]\nurl = \"/a\"":            "a/b",
 		"[pools.a]\nurl = \"file:///a?x=1\"":       "three slashes",
@@ -129,6 +134,20 @@ func TestChoosePoolOrder(t *testing.T) {
 		p, err := ChoosePool(tt.flag, tt.config, e)
 		if err != nil || p.Path != tt.want || p.Default != tt.isDefault || p.Scheme != "file" {
 			t.Errorf("flag %q, env %q: %+v, %v, want %s", tt.flag, tt.env, p, err, tt.want)
+		}
+	}
+}
+
+func TestTrashOfAPoolHoldsHoweverItIsNamed(t *testing.T) {
+	c, err := parse("[pools.a]\nurl = \"/a\"\ntrash = \"168h\"\n[pools.b]\nurl = \"file:///a\"\ntrash = \"1h\"\n[pools.c]\nurl = \"/var/lib/skerry\"\ntrash = \"2d\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := testEnv(t, nil)
+	e.Root = true
+	for flag, want := range map[string]time.Duration{"a": 168 * time.Hour, "b": time.Hour, "/a/": 168 * time.Hour, "file:///a": 168 * time.Hour, "/x": 0, "": 48 * time.Hour} {
+		if p, err := ChoosePool(flag, c, e); err != nil || p.Trash != want {
+			t.Errorf("pool %q: %+v, %v, want %v", flag, p, err, want)
 		}
 	}
 }

@@ -10,6 +10,7 @@
 //
 //	[pools.fast]
 //	url = "file:///srv/fast"
+//	trash = "168h"                # rm keeps volumes restorable for that time; without it they are gone
 //
 // # Pools
 //

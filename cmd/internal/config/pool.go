@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // ErrUnknownPool says that no pool of that name is configured.
@@ -19,6 +20,8 @@ type Pool struct {
 	Path string
 	// Default says that nobody chose this pool: it is the default local one.
 	Default bool
+	// Trash is for how long rm keeps a volume in the trash; 0: not at all.
+	Trash time.Duration
 }
 
 // String returns the pool's URL.
@@ -42,31 +45,64 @@ func ChoosePool(flag string, c Config, env Environment) (Pool, error) {
 		return p, nil
 	}
 	if env.Root {
-		return Pool{Scheme: "file", Path: "/var/lib/skerry", Default: true}, nil
+		return c.known(Pool{Scheme: "file", Path: "/var/lib/skerry", Default: true})
 	}
 	dir := env.dir("XDG_DATA_HOME", ".local/share")
 	if dir == "" {
 		return Pool{}, errors.New("no home directory for the default pool: choose one with --pool")
 	}
-	return Pool{Scheme: "file", Path: filepath.Join(dir, "skerry"), Default: true}, nil
+	return c.known(Pool{Scheme: "file", Path: filepath.Join(dir, "skerry"), Default: true})
+}
+
+// pool returns what the configuration says of a pool.
+func (c PoolConfig) pool() (Pool, error) {
+	p, err := parseURL(c.URL)
+	if err != nil {
+		return Pool{}, fmt.Errorf("url: %w", err)
+	}
+	if c.Trash != "" {
+		if p.Trash, err = ParseTrash(c.Trash); err != nil {
+			return Pool{}, fmt.Errorf("trash: %w", err)
+		}
+	}
+	return p, nil
 }
 
 // find reads a name, a path or a URL.
 func (c Config) find(s string) (Pool, error) {
 	if pool, ok := c.Pools[s]; ok {
-		return parseURL(pool.URL)
+		return pool.pool()
 	}
-	if strings.Contains(s, "://") {
-		return parseURL(s)
+	var p Pool
+	var err error
+	switch {
+	case strings.Contains(s, "://"):
+		p, err = parseURL(s)
+	case strings.ContainsRune(s, '/') || s == "." || s == "..":
+		p.Scheme = "file"
+		p.Path, err = filepath.Abs(s)
+	default:
+		return Pool{}, fmt.Errorf("%q: %w; name it in the configuration, or give a path such as ./%s", s, ErrUnknownPool, s)
 	}
-	if strings.ContainsRune(s, '/') || s == "." || s == ".." {
-		abs, err := filepath.Abs(s)
+	if err != nil {
+		return Pool{}, err
+	}
+	return c.known(p)
+}
+
+// known adds what the configuration says of a pool to one that was not chosen by its name: the longest time in the trash, if
+// several names stand for it.
+func (c Config) known(p Pool) (Pool, error) {
+	for _, other := range c.Pools {
+		same, err := other.pool()
 		if err != nil {
 			return Pool{}, err
 		}
-		return Pool{Scheme: "file", Path: abs}, nil
+		if same.Scheme == p.Scheme && same.Path == p.Path {
+			p.Trash = max(p.Trash, same.Trash)
+		}
 	}
-	return Pool{}, fmt.Errorf("%q: %w; name it in the configuration, or give a path such as ./%s", s, ErrUnknownPool, s)
+	return p, nil
 }
 
 // parseURL reads a URL or an absolute path.
