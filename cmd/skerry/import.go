@@ -16,6 +16,7 @@ import (
 type importCommand struct {
 	app             *app
 	format          string
+	followBacking   bool
 	size, chunkSize sizeFlag
 }
 
@@ -32,14 +33,19 @@ func (a *app) importCommand() *cobra.Command {
 		Use:   "import FILE|- NAME",
 		Short: "Create a volume from a disk image",
 		Long: `Create a volume with the content of a disk image: a raw or qcow2 file, a block device, or - for standard input.
-The format is recognised by its first bytes. Zeros take no space. An image that is read from a pipe is
-raw, and --size says how large the volume is.
+The format is recognised by its first bytes. Zeros take no space. Images that are compressed with gzip, zstd or xz are unpacked; a qcow2
+image that is compressed, or comes from a pipe, is first written to a file in the directory for temporary files. A raw image from a pipe
+needs --size, which says how large the volume is.
+
+A qcow2 image with a backing file is refused unless --follow-backing allows to read the other files that it names. Give it only
+for images that you trust: they can name any file that you can read.
 
 The volume appears under its name only when all of the image is in it and durable; an import that fails or is
 interrupted leaves nothing.`,
 		Example: `  skerry import debian-12.qcow2 golden
   skerry import /dev/sdb old-server
-  zstd -dc disk.raw.zst | skerry import - vm1 --size 20G`,
+  skerry import disk.raw.zst vm1
+  curl -s https://example.org/disk.img.xz | skerry import - vm2 --size 20G`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := a.volume(args[1])
@@ -50,6 +56,7 @@ interrupted leaves nothing.`,
 		},
 	}
 	c.Flags().StringVar(&i.format, "format", "", "format of the image, raw or qcow2, instead of recognising it")
+	c.Flags().BoolVar(&i.followBacking, "follow-backing", false, "read the backing files too that a qcow2 image names")
 	c.Flags().VarP(&i.size, "size", "s", "size of the volume, if it is to be larger than the image")
 	c.Flags().Var(&i.chunkSize, "chunk-size", "size of the volume's chunks, such as 4M")
 	return c
@@ -90,10 +97,16 @@ func (i *importCommand) run(ctx context.Context, file, name string) (err error) 
 }
 
 func (i *importCommand) open(ctx context.Context, file string) (*transfer.Image, error) {
-	if file == "-" {
-		return transfer.OpenStream(ctx, i.app.stdin, transfer.Format(i.format))
+	show := i.app.print.Progress("unpack")
+	defer show.End()
+	o := transfer.OpenOptions{
+		Format: transfer.Format(i.format), FollowBacking: i.followBacking, Size: i.size.bytes,
+		Progress: func(p transfer.Progress) { show.Update(p.Done, p.Total) },
 	}
-	return transfer.OpenFile(ctx, file, transfer.Format(i.format))
+	if file == "-" {
+		return transfer.OpenStream(ctx, i.app.stdin, o)
+	}
+	return transfer.OpenFile(ctx, file, o)
 }
 
 func (i *importCommand) fill(ctx context.Context, img *transfer.Image, c *catalog.Creation) (catalog.Info, transfer.Progress, error) {

@@ -10,14 +10,12 @@ import (
 	"os"
 
 	"skerry/cmd/internal/config"
-	"skerry/volume/transfer"
 )
 
 // version is set when the binary is linked.
 var version = "unknown"
 
 func main() {
-	transfer.RegisterDecompressors()
 	a := newApp(os.Stdin, os.Stdout, os.Stderr, config.System())
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }

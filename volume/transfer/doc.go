@@ -10,6 +10,13 @@
 // zero extents), nor blocks of 4 KiB that turn out to be zero. An import therefore wants a
 // new volume, which reads as zeros. An exported file is sparse; on a block device zeros are made.
 //
+// An image is a raw or qcow2 file, or one of them compressed as a whole. It is read by position (source), or,
+// if it is compressed or comes through a pipe, from front to back (stream); a qcow2 image that comes from front to
+// back is spooled to a temporary file without a name first. A qcow2 image and its backing files are layers, the first that has
+// something at a place decides. Images are not trusted: a qcow2 file is walked through before anything is
+// read by it (qcow2_check.go), unpacking takes bounded memory whatever the file asks for, and no file is opened because
+// an image names it unless the caller allows that. Internal snapshots of qcow2 images are passed over: the content is that of the disk as it is.
+//
 // An exported file appears under its name only when it is complete and durable: until then it is a hidden file
 // beside it, "."+name+".<random>.partial".
 package transfer

@@ -16,7 +16,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	RegisterDecompressors()
 	goleak.VerifyTestMain(m)
 }
 
@@ -117,7 +116,7 @@ func file(t *testing.T, content []byte) string {
 
 func open(t *testing.T, path string, format Format) *Image {
 	t.Helper()
-	img, err := OpenFile(t.Context(), path, format)
+	img, err := OpenFile(t.Context(), path, OpenOptions{Format: format})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,13 @@ import (
 
 // The errors of images. They come wrapped; test with [errors.Is].
 var (
-	ErrFormat  = errors.New("image format is not supported")
-	ErrDamaged = errors.New("image is damaged")
-	ErrShort   = errors.New("image ends too early")
-	ErrChanged = errors.New("image was changed while it was read")
+	ErrFormat   = errors.New("image format is not supported")
+	ErrDamaged  = errors.New("image is damaged")
+	ErrShort    = errors.New("image ends too early")
+	ErrChanged  = errors.New("image was changed while it was read")
+	ErrTooLarge = errors.New("image is too large")
+	// ErrSpace says that there is no space where an image is written: not in the pool.
+	ErrSpace = errors.New("no space for the image")
 )
 
 // Format names an image format.
@@ -31,17 +34,32 @@ const (
 	Qcow2 Format = "qcow2"
 )
 
+// OpenOptions are the choices of opening an image.
+type OpenOptions struct {
+	// Format is the image's format; Auto recognises it. A compressed file that is taken as Raw is not unpacked.
+	Format Format
+	// FollowBacking lets a qcow2 image name other files of this host that are read for what it does not have
+	// itself. Without it an image that does is refused, and no other file is opened.
+	FollowBacking bool
+	// Size, if not 0, bounds what a compressed raw image may unpack to, in bytes. With it the image is unpacked once;
+	// without it twice, the first time to learn its size, and the bound is 16 TiB.
+	Size int64
+	// Progress, if not nil, is called while an image is unpacked before it can be read.
+	Progress func(Progress)
+}
+
 // Image is a foreign disk file that is open for reading.
 type Image struct {
-	name   string
-	format Format
-	size   int64 // -1: not known before its end
+	name    string
+	format  Format
+	packing packing
+	size    int64 // -1: not known before its end
 	// One of the two is set.
 	data   source
-	stream *pipe
+	stream func(ctx context.Context) (io.ReadCloser, error)
 
-	close  func() error
-	verify func() error // asked at the end of an import; may be nil
+	closers []io.Closer
+	verify  []func() error // asked at the end of an import
 }
 
 // source is random access to the content of an image. Its methods may be called concurrently.
@@ -68,76 +86,136 @@ func (i *Image) VolumeSize() int64 {
 	return (i.size + chunk.SectorSize - 1) / chunk.SectorSize * chunk.SectorSize
 }
 
-// Close ends the use of the image.
-func (i *Image) Close() error { return i.close() }
+// Compression returns how the image's file is compressed as a whole, "gzip", "zstd" or "xz"; empty: it is not.
+func (i *Image) Compression() string { return string(i.packing) }
 
-// OpenFile opens an image file or a block device. With format Auto the format is recognised by its first
-// bytes; a file that is no known image is raw.
-func OpenFile(ctx context.Context, path string, format Format) (*Image, error) {
-	f, err := os.Open(path)
+// Close ends the use of the image.
+func (i *Image) Close() error {
+	var err error
+	for _, c := range i.closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// OpenFile opens an image file, a block device or a named pipe. With format Auto the format is recognised by the first
+// bytes; a file that is no known image is raw. ctx ends the wait for a pipe and the checks of large images.
+func OpenFile(ctx context.Context, path string, o OpenOptions) (*Image, error) {
+	// Without O_NONBLOCK the open of a named pipe waits for a writer, and nothing ends that.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err // names the operation and the path
 	}
-	img, err := OpenStream(ctx, f, format)
+	img, err := openImage(ctx, f, path, o)
 	if err != nil {
 		_ = f.Close() // nothing was written
 		return nil, err
 	}
-	img.close = f.Close
+	img.closers = append(img.closers, f)
 	return img, nil
 }
 
 // OpenStream opens an image that f reads: by position if f is a file or a block device, as if it began at
-// offset 0; else from front to back, which only raw images allow. ctx ends the wait for the first bytes. Closing the
-// image does not close f.
-func OpenStream(ctx context.Context, f *os.File, format Format) (*Image, error) {
+// offset 0; else from front to back. A qcow2 image that comes from front to back is first written to a temporary file. ctx ends the
+// wait for the first bytes. Closing the image does not close f.
+func OpenStream(ctx context.Context, f *os.File, o OpenOptions) (*Image, error) {
+	return openImage(ctx, f, "", o)
+}
+
+// openImage opens the image in f. Names of backing files are relative to path; if it is empty they have to be absolute.
+func openImage(ctx context.Context, f *os.File, path string, o OpenOptions) (*Image, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
+	opening := opening{OpenOptions: o, name: f.Name(), path: path}
 	switch mode := st.Mode(); {
 	case mode.IsRegular():
-		img, err := openRandom(f, st.Size(), holes{f: f, size: st.Size()}, format)
+		img, err := opening.random(ctx, f, st.Size(), holes{f: f, size: st.Size()})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 		}
-		img.verify = func() error { return unchanged(f, st) }
+		img.verify = append(img.verify, func() error { return unchanged(f, st) })
 		return img, nil
 	case mode.IsDir():
 		return nil, fmt.Errorf("open %s: is a directory: %w", f.Name(), ErrFormat)
-	case mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0:
+	case isBlockDevice(mode):
 		size, err := f.Seek(0, io.SeekEnd)
 		if err != nil {
 			return nil, err
 		}
-		return openRandom(f, size, solid{f}, format)
-	}
-	return openPipe(ctx, f, format)
-}
-
-func openRandom(f *os.File, size int64, data source, format Format) (*Image, error) {
-	name := f.Name()
-	if size == 0 {
-		return nil, fmt.Errorf("open %s: image is empty", name)
-	}
-	head := make([]byte, min(size, sniffLength))
-	if n, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	} else if n < len(head) {
-		return nil, fmt.Errorf("open %s: %w", name, ErrShort)
-	}
-	format, err := recognise(head, format)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	img := &Image{name: name, format: format, size: size, data: data, close: func() error { return nil }}
-	if format == Qcow2 {
-		img.data, img.size, err = openQcow2(f, size, name)
+		img, err := opening.random(ctx, f, size, solid{f})
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", name, err)
+			return nil, fmt.Errorf("open %s: %w", f.Name(), err)
 		}
+		return img, nil
+	}
+	img, err := opening.pipe(ctx, f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return img, nil
+}
+
+func isBlockDevice(m os.FileMode) bool { return m&os.ModeDevice != 0 && m&os.ModeCharDevice == 0 }
+
+// opening is what is known of an image while it is opened.
+type opening struct {
+	OpenOptions
+	name string // for messages
+	path string // that names of backing files are relative to; may be empty
+}
+
+// random opens an image of size bytes that can be read by position.
+func (o opening) random(ctx context.Context, f io.ReaderAt, size int64, content source) (*Image, error) {
+	if size == 0 {
+		return nil, errors.New("image is empty")
+	}
+	head, err := readUpTo(f, size, sniffLength)
+	if err != nil {
+		return nil, err
+	}
+	format, packed, err := recognise(head, o.Format)
+	switch {
+	case err != nil:
+		return nil, err
+	case packed != "":
+		return o.unpack(ctx, packed, func(ctx context.Context) (io.ReadCloser, error) {
+			return unpack(packed, reader{ctx, io.NewSectionReader(f, 0, size)})
+		}, true)
+	case format == Qcow2:
+		return o.qcow2(ctx, f, size)
+	}
+	return &Image{name: o.name, format: Raw, size: size, data: content}, nil
+}
+
+// pipe opens an image that can only be read from front to back.
+func (o opening) pipe(ctx context.Context, f *os.File) (*Image, error) {
+	p := &pipe{f: f}
+	if err := p.fill(ctx, sniffLength); err != nil {
+		return nil, err
+	}
+	if len(p.head) == 0 {
+		return nil, errors.New("image is empty")
+	}
+	format, packed, err := recognise(p.head, o.Format)
+	if err != nil {
+		return nil, err
+	}
+	if packed != "" {
+		// Enough for the first piece of any compressed stream, so that it can be unpacked without what follows.
+		if err := p.fill(ctx, packedHead); err != nil {
+			return nil, err
+		}
+		return o.unpack(ctx, packed, func(ctx context.Context) (io.ReadCloser, error) {
+			return unpack(packed, p.reader(ctx))
+		}, false)
+	}
+	whole := func(ctx context.Context) (io.ReadCloser, error) { return io.NopCloser(p.reader(ctx)), nil }
+	if format == Qcow2 {
+		return o.spool(ctx, p.head, whole)
+	}
+	return &Image{name: o.name, format: Raw, size: -1, stream: whole}, nil
 }
 
 func unchanged(f *os.File, then os.FileInfo) error {
@@ -151,47 +229,61 @@ func unchanged(f *os.File, then os.FileInfo) error {
 	return nil
 }
 
+// imageSpace marks an error of writing to a file that is no part of a pool, if it says that there is no space in where.
+func imageSpace(err error, where string) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w in %s: %w", ErrSpace, where, err)
+	}
+	return err
+}
+
 // sniffLength is how much of an image recognise wants to see.
 const sniffLength = 4 << 10
 
-// recognise returns the format of the image that begins with head. Formats that are known but not read are an error: as raw
-// images they would make disks that no guest can use.
-func recognise(head []byte, want Format) (Format, error) {
+// recognise returns the format of the image that begins with head, or how it is compressed. Formats that are known but not read are an
+// error: as raw images they would make disks that no guest can use.
+func recognise(head []byte, want Format) (Format, packing, error) {
 	switch want {
 	case Raw:
-		return Raw, nil
-	case Qcow2:
-		if !bytes.HasPrefix(head, []byte(qcow2Magic)) {
-			return "", fmt.Errorf("no qcow2 image: it begins with %q: %w", head[:min(4, len(head))], ErrFormat)
-		}
-		return Qcow2, nil
-	case Auto:
+		return Raw, "", nil
+	case Qcow2, Auto:
 	default:
-		return "", fmt.Errorf("%q: want raw or qcow2: %w", want, ErrFormat)
+		return "", "", fmt.Errorf("%q: want raw or qcow2: %w", want, ErrFormat)
 	}
 	if bytes.HasPrefix(head, []byte(qcow2Magic)) {
-		return Qcow2, nil
+		return Qcow2, "", nil
 	}
+	for magic, p := range map[string]packing{"\x1f\x8b\x08": packedGzip, "\x28\xb5\x2f\xfd": packedZstd, "\xfd7zXZ\x00": packedXz} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return "", p, nil
+		}
+	}
+	if want == Qcow2 {
+		return "", "", fmt.Errorf("no qcow2 image: it begins with %q: %w", head[:min(4, len(head))], ErrFormat)
+	}
+	const convert = "convert it with: qemu-img convert -f %s -O qcow2 FILE NEW.qcow2"
 	for _, k := range []struct {
 		magic, name, advice string
 		at                  int
 	}{
-		{"KDMV", "vmdk", "convert it with: qemu-img convert -O raw", 0},
-		{"# Disk DescriptorFile", "vmdk", "convert it with: qemu-img convert -O raw", 0},
-		{"vhdxfile", "vhdx", "convert it with: qemu-img convert -O raw", 0},
-		{"conectix", "vpc", "convert it with: qemu-img convert -O raw", 0},
-		{"\x7f\x10\xda\xbe", "vdi", "convert it with: qemu-img convert -O raw", 0x40},
-		{"QED\x00", "qed", "convert it with: qemu-img convert -O raw", 0},
-		{"\x1f\x8b\x08", "gzip", "unpack it into: skerry import - (gzip -dc)", 0},
-		{"\x28\xb5\x2f\xfd", "zstd", "unpack it into: skerry import - (zstd -dc)", 0},
-		{"\xfd7zXZ\x00", "xz", "unpack it into: skerry import - (xz -dc)", 0},
-		{"BZh", "bzip2", "unpack it into: skerry import - (bzip2 -dc)", 0},
+		{"KDMV", "vmdk", convert, 0},
+		{"COWD", "vmdk", convert, 0},
+		{"# Disk DescriptorFile", "vmdk", convert, 0},
+		{"vhdxfile", "vhdx", convert, 0},
+		{"conectix", "vpc", convert, 0},
+		{"\x7f\x10\xda\xbe", "vdi", convert, 0x40},
+		{"QED\x00", "qed", convert, 0},
+		{"QFI\x00", "qcow", convert, 0},
+		{"WithoutFreeSpace", "parallels", convert, 0},
+		{"WithouFreSpacExt", "parallels", convert, 0},
+		{"BZh", "bzip2", "unpack it into: skerry import - (%s -dc)", 0},
 	} {
 		if len(head) >= k.at && bytes.HasPrefix(head[k.at:], []byte(k.magic)) {
-			return "", fmt.Errorf("looks like %s; %s, or take it as it is with --format raw: %w", k.name, k.advice, ErrFormat)
+			advice := fmt.Sprintf(k.advice, k.name)
+			return "", "", fmt.Errorf("looks like %s; %s, or take it as it is with --format raw: %w", k.name, advice, ErrFormat)
 		}
 	}
-	return Raw, nil
+	return Raw, "", nil
 }
 
 // solid is a source that knows of no holes.

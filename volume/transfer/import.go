@@ -28,12 +28,14 @@ func Import(ctx context.Context, img *Image, dev Target, o Options) (Progress, e
 	p := newProgress(o, img.size)
 	var err error
 	if img.stream != nil {
-		err = importStream(ctx, img.stream, dev, o, p)
+		err = importStream(ctx, img, dev, o, p)
 	} else {
 		err = importRandom(ctx, img.data, img.size, dev, o, p)
 	}
-	if err == nil && img.verify != nil {
-		err = img.verify()
+	for _, verify := range img.verify {
+		if err == nil {
+			err = verify()
+		}
 	}
 	if err == nil {
 		if err = dev.Flush(ctx); err != nil {
@@ -101,30 +103,39 @@ func readFull(r io.ReaderAt, p []byte, off int64) error {
 }
 
 // importStream reads in turn and writes in parallel.
-func importStream(ctx context.Context, r *pipe, dev Target, o Options, p *progress) error {
+func importStream(ctx context.Context, img *Image, dev Target, o Options, p *progress) (err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	r, err := img.stream(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
 	var mu sync.Mutex
 	var off int64
 	var ended bool
-	next := func(ctx context.Context, buf []byte) (int64, int, error) {
+	next := func(buf []byte) (int64, int, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if ended {
 			return off, 0, nil
 		}
-		n, err := r.readFull(ctx, buf)
+		n, err := readMost(r, buf)
 		at := off
 		off += int64(n)
 		ended = err != nil
-		if err != nil && !errors.Is(err, io.EOF) {
-			return at, n, fmt.Errorf("read at %d: %w", off, err)
+		if err != nil && err != io.EOF { // which is not wrapped
+			return at, 0, fmt.Errorf("read at %d: %w", off, err)
 		}
-		if off > dev.Size() {
+		switch {
+		case off > dev.Size():
 			ended = true
-			return at, 0, fmt.Errorf("more than the %d bytes of the volume", dev.Size())
+			return at, 0, fmt.Errorf("more than the %d bytes of the volume: %w", dev.Size(), ErrTooLarge)
+		case img.size >= 0 && (off > img.size || ended && off < img.size):
+			ended = true
+			return at, 0, ErrChanged
 		}
 		return at, n, nil
 	}
-	g, ctx := errgroup.WithContext(ctx)
 	for range o.workers() {
 		g.Go(func() error {
 			buf := make([]byte, segmentSize)
@@ -132,7 +143,7 @@ func importStream(ctx context.Context, r *pipe, dev Target, o Options, p *progre
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				at, n, err := next(ctx, buf)
+				at, n, err := next(buf)
 				if err != nil || n == 0 {
 					return err
 				}

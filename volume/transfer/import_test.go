@@ -233,7 +233,7 @@ func TestImportPipe(t *testing.T) {
 	for _, size := range []int{1, 4096, sniffLength + 1, segmentSize, 3*segmentSize + 100} {
 		want := sparse(size, uint64(size))
 		want[0] = 1
-		img, err := OpenStream(t.Context(), pipeOf(t, want), Auto)
+		img, err := OpenStream(t.Context(), pipeOf(t, want), OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -253,7 +253,7 @@ func TestImportPipe(t *testing.T) {
 }
 
 func TestImportPipeWithMoreThanTheVolumeIsAnError(t *testing.T) {
-	img, err := OpenStream(t.Context(), pipeOf(t, make([]byte, segmentSize+1)), Auto)
+	img, err := OpenStream(t.Context(), pipeOf(t, make([]byte, segmentSize+1)), OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestCancelledImportDoesNotWaitForThePipe(t *testing.T) {
 	if _, err := w.Write(make([]byte, sniffLength)); err != nil {
 		t.Fatal(err)
 	}
-	img, err := OpenStream(t.Context(), r, Auto)
+	img, err := OpenStream(t.Context(), r, OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +280,7 @@ func TestCancelledImportDoesNotWaitForThePipe(t *testing.T) {
 	if _, err := Import(ctx, img, newDisk(segmentSize), Options{}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if _, err := OpenStream(ctx, r, Auto); !errors.Is(err, context.Canceled) {
+	if _, err := OpenStream(ctx, r, OpenOptions{}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

@@ -16,42 +16,74 @@ type pipe struct {
 	head []byte // what was read to recognise the format
 }
 
-func openPipe(ctx context.Context, f *os.File, format Format) (*Image, error) {
-	p := &pipe{f: f}
-	head := make([]byte, sniffLength)
-	n, err := p.readFull(ctx, head)
+// fill makes the head n bytes long, or as long as the image is.
+func (p *pipe) fill(ctx context.Context, n int) error {
+	b := make([]byte, n)
+	n, err := readMost(&pipeReader{ctx: ctx, p: p, head: p.head}, b)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+		return err
 	}
-	if n == 0 {
-		return nil, fmt.Errorf("read %s: image is empty", f.Name())
-	}
-	p.head = head[:n]
-	format, err = recognise(p.head, format)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
-	}
-	if format != Raw {
-		return nil, fmt.Errorf("read %s: a %s image cannot be read from a pipe, save it to a file first: %w", f.Name(), format, ErrFormat)
-	}
-	return &Image{name: f.Name(), format: Raw, size: -1, stream: p, close: func() error { return nil }}, nil
+	p.head = b[:n]
+	return nil
 }
 
-// readFull fills b, or as much of it as there is before the end, then with io.EOF.
-func (p *pipe) readFull(ctx context.Context, b []byte) (int, error) {
-	n := copy(b, p.head)
-	p.head = p.head[n:]
-	for n < len(b) {
-		if err := p.wait(ctx); err != nil {
-			return n, err
-		}
-		m, err := p.f.Read(b[n:])
+// reader returns a reader of the whole image, for as long as ctx is not done. It can be called
+// once after the head was filled.
+func (p *pipe) reader(ctx context.Context) io.Reader {
+	return &pipeReader{ctx: ctx, p: p, head: p.head}
+}
+
+// pipeReader reads a pipe on behalf of one call, whose context it keeps, since an io.Reader cannot be given one.
+type pipeReader struct {
+	ctx  context.Context
+	p    *pipe
+	head []byte // what is still to be given of it
+}
+
+// Read implements io.Reader.
+func (r *pipeReader) Read(b []byte) (int, error) {
+	if len(r.head) > 0 {
+		n := copy(b, r.head)
+		r.head = r.head[n:]
+		return n, nil
+	}
+	if err := r.p.wait(r.ctx); err != nil {
+		return 0, err
+	}
+	return r.p.f.Read(b)
+}
+
+// reader ends reads once a context is done, on behalf of one call.
+type reader struct {
+	ctx context.Context
+	io.Reader
+}
+
+// Read implements io.Reader.
+func (r reader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(b)
+}
+
+// readMost fills b, unless an error comes before, such as io.EOF at the end. Other than io.ReadFull it keeps the
+// end of the data apart from the error of a reader whose data ends too early.
+func readMost(r io.Reader, b []byte) (n int, err error) {
+	for empty := 0; n < len(b) && err == nil; {
+		var m int
+		m, err = r.Read(b[n:])
 		n += m
-		if err != nil {
-			return n, err
+		if m > 0 {
+			empty = 0
+		} else if empty++; empty > 100 && err == nil {
+			err = io.ErrNoProgress
 		}
 	}
-	return n, nil
+	if n == len(b) && errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
 }
 
 // wait returns when a read will not block. Standard input is rarely in non-blocking mode, and changing that

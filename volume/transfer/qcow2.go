@@ -1,152 +1,161 @@
 package transfer
 
 import (
+	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"math"
-
-	"github.com/lima-vm/go-qcow2reader/image/qcow2"
+	"sync"
 )
 
-const (
-	qcow2Magic = qcow2.Magic
+// qcow2Tables is how many tables of level 2 are kept in memory: two for each worker of an import.
+const qcow2Tables = 2 * defaultWorkers
 
-	// Limits of the format and of qemu.
-	qcow2HeaderV2       = 72
-	qcow2HeaderV3       = 104
-	qcow2MinClusterBits = 9
-	qcow2MaxClusterBits = 21
-	qcow2MaxL1          = 32 << 20 / 8 // entries
+// qcow2Layer is one qcow2 image file: what it has itself, without its backing file. Reads may run concurrently.
+type qcow2Layer struct {
+	r        io.ReaderAt
+	fileSize int64
+	h        qcow2Header
+	l1       []uint64
+	unpack   unpacker
 
-	qcow2Corrupt      = 1 << 1
-	qcow2ExternalData = 1 << 2
-	qcow2ExtendedL2   = 1 << 4
-	qcow2Known        = 1<<5 - 1
-)
+	mu     sync.Mutex
+	kept   map[int64][]byte // tables of level 2 by their offset
+	order  []int64          // of kept, the oldest first
+	packed int64            // where the compressed cluster in plain is, 0: none
+	plain  []byte           // the last cluster that was read in parts
+}
 
-// openQcow2 returns the content of the image in r, a file of fileSize bytes.
-func openQcow2(r io.ReaderAt, fileSize int64, name string) (source, int64, error) {
+// openQcow2 returns the image in r, a file of fileSize bytes, after a walk through all its tables.
+func openQcow2(ctx context.Context, r io.ReaderAt, fileSize int64) (*qcow2Layer, error) {
 	h, err := readQcow2Header(r, fileSize)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if h.backing != "" {
-		return nil, 0, fmt.Errorf("has the backing file %q, join them first with: qemu-img convert -O qcow2 %s NEW.qcow2: %w", h.backing, name, ErrFormat)
+	l := &qcow2Layer{r: r, fileSize: fileSize, h: h, unpack: newUnpacker(h.compression), kept: make(map[int64][]byte)}
+	if l.l1, err = readTable(r, h.l1Off, h.l1Need); err != nil {
+		return nil, fmt.Errorf("level 1 table: %w", err)
 	}
-	// The reader closes what it reads from, and looks for its name to find backing files: it gets neither.
-	img, err := qcow2.Open(io.NewSectionReader(r, 0, fileSize), nil)
+	if err := l.check(ctx); err != nil {
+		return nil, fmt.Errorf("qcow2: %w", err)
+	}
+	return l, nil
+}
+
+func (l *qcow2Layer) size() int64 { return l.h.size }
+
+// table returns the table of level 2 at off. The caller must not change it.
+func (l *qcow2Layer) table(off int64) ([]byte, error) {
+	l.mu.Lock()
+	t := l.kept[off]
+	l.mu.Unlock()
+	if t != nil {
+		return t, nil
+	}
+	t = make([]byte, l.h.cluster())
+	if err := readFull(l.r, t, off); err != nil {
+		return nil, fmt.Errorf("level 2 table: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.kept[off] == nil {
+		if len(l.order) == qcow2Tables {
+			delete(l.kept, l.order[0])
+			l.order = l.order[1:]
+		}
+		l.kept[off] = t
+		l.order = append(l.order, off)
+	}
+	return t, nil
+}
+
+// locate returns what the image has at off.
+func (l *qcow2Layer) locate(off, n int64) (run, error) {
+	cluster := off >> l.h.clusterBits
+	within := off & (l.h.cluster() - 1)
+	i := cluster / l.h.perL2()
+	l2 := int64(l.l1[i] & qcow2OffsetMask)
+	if l2 == 0 {
+		return run{kind: absent, length: min(n, (i+1)*l.h.perL2()<<l.h.clusterBits-off)}, nil
+	}
+	table, err := l.table(l2)
 	if err != nil {
-		return nil, 0, errors.Join(ErrDamaged, err)
+		return run{}, err
 	}
-	if err := img.Readable(); err != nil {
-		return nil, 0, errors.Join(ErrFormat, err)
-	}
-	return qcow2Source{img}, h.size, nil
-}
-
-// qcow2Header is what is checked before the library reads the image: it trusts every number.
-type qcow2Header struct {
-	size    int64
-	backing string
-}
-
-// readQcow2Header checks all that the header says against the format's limits and the length of the file.
-func readQcow2Header(r io.ReaderAt, fileSize int64) (qcow2Header, error) {
-	var b [qcow2HeaderV3 + 8]byte
-	n, err := r.ReadAt(b[:min(int64(len(b)), fileSize)], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return qcow2Header{}, err
-	}
-	bad := func(format string, args ...any) (qcow2Header, error) {
-		return qcow2Header{}, fmt.Errorf("qcow2 header: "+format+": %w", append(args, ErrDamaged)...)
-	}
-	unsupported := func(format string, args ...any) (qcow2Header, error) {
-		return qcow2Header{}, fmt.Errorf("qcow2 header: "+format+": %w", append(args, ErrFormat)...)
-	}
-	be := binary.BigEndian
-	if n < qcow2HeaderV2 || string(b[:4]) != qcow2Magic {
-		return bad("too short or without magic")
-	}
-	version := be.Uint32(b[4:])
-	backingOff, backingLen := be.Uint64(b[8:]), be.Uint32(b[16:])
-	clusterBits := be.Uint32(b[20:])
-	size := be.Uint64(b[24:])
-	crypt := be.Uint32(b[32:])
-	l1Size, l1Off := be.Uint32(b[36:]), be.Uint64(b[40:])
-	var features uint64
-	switch version {
-	case 2:
-	case 3:
-		if n < qcow2HeaderV3 {
-			return bad("too short")
-		}
-		features = be.Uint64(b[72:])
-		if l := be.Uint32(b[100:]); l < qcow2HeaderV3 || l > 1<<min(clusterBits, 30) || int64(l) > fileSize || l%8 != 0 {
-			return bad("length %d", l)
-		} else if l > qcow2HeaderV3 && n < len(b) {
-			return bad("too short")
-		}
-	default:
-		return unsupported("version %d, want 2 or 3", version)
-	}
-	if clusterBits < qcow2MinClusterBits || clusterBits > qcow2MaxClusterBits {
-		return bad("clusters of 2^%d bytes", clusterBits)
-	}
-	if crypt != 0 {
-		return unsupported("the image is encrypted; decrypt it with qemu-img convert")
-	}
+	b := table[cluster%l.h.perL2()*l.h.entry():]
+	entry := binary.BigEndian.Uint64(b)
+	r := run{length: min(n, l.h.cluster()-within), host: int64(entry&qcow2OffsetMask) + within}
 	switch {
-	case features&qcow2Corrupt != 0:
-		return bad("marked as corrupt; see: qemu-img check")
-	case features&qcow2ExternalData != 0:
-		return unsupported("the data is in an external file; convert it with qemu-img convert")
-	case features&^uint64(qcow2Known) != 0:
-		return unsupported("unknown features %#x", features)
+	case entry&qcow2PackedFlag != 0:
+		r.kind, r.packed = data, entry
+	case l.h.extended:
+		return l.subclusters(r, binary.BigEndian.Uint64(b[8:]), within), nil
+	case entry&qcow2ZeroFlag != 0:
+		r.kind = zeros
+	case entry&qcow2OffsetMask == 0:
+		r.kind = absent
+	default:
+		r.kind = data
 	}
-	if size == 0 || size > math.MaxInt64-segmentSize {
-		return bad("virtual size %d", size)
-	}
-	h := qcow2Header{size: int64(size)}
-	entry := uint64(8)
-	if features&qcow2ExtendedL2 != 0 {
-		entry = 16
-	}
-	cluster := uint64(1) << clusterBits
-	perL1 := cluster / entry * cluster
-	if need := (size + perL1 - 1) / perL1; l1Size > qcow2MaxL1 || uint64(l1Size) < need {
-		return bad("level 1 table of %d entries for %d bytes", l1Size, size)
-	}
-	if l1Off%cluster != 0 || l1Off == 0 || l1Off > uint64(fileSize) || uint64(l1Size)*8 > uint64(fileSize)-l1Off {
-		return bad("level 1 table at %d with %d entries in a file of %d bytes", l1Off, l1Size, fileSize)
-	}
-	if backingOff == 0 {
-		return h, nil
-	}
-	if backingLen == 0 || backingLen > 1023 || backingOff > uint64(fileSize) || uint64(backingLen) > uint64(fileSize)-backingOff {
-		return bad("name of the backing file at %d with %d bytes", backingOff, backingLen)
-	}
-	p := make([]byte, backingLen)
-	if _, err := r.ReadAt(p, int64(backingOff)); err != nil && !errors.Is(err, io.EOF) {
-		return qcow2Header{}, err
-	}
-	h.backing = string(p)
-	return h, nil
+	return r, nil
 }
 
-// qcow2Source is the content of a qcow2 image without backing file.
-type qcow2Source struct{ *qcow2.Qcow2 }
+// subclusters cuts a run, which begins at within of its cluster, where the kind of the subclusters changes.
+func (l *qcow2Layer) subclusters(r run, bitmap uint64, within int64) run {
+	each := l.h.cluster() / qcow2Subclusters
+	kindOf := func(i int64) kind {
+		switch {
+		case bitmap>>i&1 != 0:
+			return data
+		case bitmap>>(32+i)&1 != 0:
+			return zeros
+		}
+		return absent
+	}
+	i := within / each
+	r.kind = kindOf(i)
+	end := i + 1
+	for end < qcow2Subclusters && kindOf(end) == r.kind {
+		end++
+	}
+	r.length = min(r.length, end*each-within)
+	return r
+}
 
-// extent asks for extents only at multiples of the cluster size, as the reader needs it: segments are, and
-// clusters are no larger.
-func (s qcow2Source) extent(off, n int64) (int64, bool, error) {
-	e, err := s.Extent(off, n)
-	if err != nil {
-		return 0, false, errors.Join(ErrDamaged, err)
+// read fills p with what a run of data, located at off, has.
+func (l *qcow2Layer) read(p []byte, off int64, r run) error {
+	if r.packed == 0 {
+		return readFull(l.r, p, r.host)
 	}
-	if e.Start != off || e.Length <= 0 || e.Length > n {
-		return 0, false, fmt.Errorf("extent at %d, %d bytes: got %d bytes at %d: %w", off, n, e.Length, e.Start, ErrDamaged)
+	within := off & (l.h.cluster() - 1)
+	want := min(l.h.cluster(), l.h.size-(off-within))
+	if within == 0 && int64(len(p)) == want {
+		return l.decompress(p, r.packed)
 	}
-	return e.Length, e.Zero, nil
+	// Clusters of an image over this one may be smaller: they get the parts of one cluster in turn.
+	at, _ := l.h.compressed(r.packed)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.packed != at || int64(len(l.plain)) < within+int64(len(p)) {
+		l.packed, l.plain = 0, make([]byte, want)
+		if err := l.decompress(l.plain, r.packed); err != nil {
+			return err
+		}
+		l.packed = at
+	}
+	copy(p, l.plain[within:])
+	return nil
+}
+
+// decompress fills p with the beginning of the compressed cluster of an entry.
+func (l *qcow2Layer) decompress(p []byte, entry uint64) error {
+	at, length := l.h.compressed(entry)
+	b := make([]byte, min(length, l.fileSize-at))
+	if err := readFull(l.r, b, at); err != nil {
+		return err
+	}
+	if err := l.unpack.cluster(p, b); err != nil {
+		return fmt.Errorf("compressed cluster at %d: %w: %w", at, err, ErrDamaged)
+	}
+	return nil
 }

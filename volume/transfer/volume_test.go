@@ -66,7 +66,7 @@ func imageOf(t *testing.T, b []byte) string {
 
 // importAs imports an image as the skerry command does: what fails is given up and leaves nothing.
 func importAs(ctx context.Context, p *catalog.Pool, path, name string, chunkSize int64, o transfer.Options) error {
-	img, err := transfer.OpenFile(ctx, path, transfer.Raw)
+	img, err := transfer.OpenFile(ctx, path, transfer.OpenOptions{Format: transfer.Raw})
 	if err != nil {
 		return err
 	}

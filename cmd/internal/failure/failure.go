@@ -78,6 +78,7 @@ func classes() []Class {
 		{"journal_damaged", ExitDamaged, "its snapshots can be read, cloned and exported, and skerry rollback to one does without the journal", []error{journal.ErrDamaged}},
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
+		{"image_space", ExitNoSpace, "make room where the image is written, or write it elsewhere", []error{transfer.ErrSpace}},
 		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc; skerry du shows what takes the space", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{"no_pool", ExitNotFound, says, []error{catalog.ErrNoPool}},
 		{"unknown_pool", ExitNotFound, says, []error{config.ErrUnknownPool}},
@@ -95,6 +96,7 @@ func classes() []Class {
 		{"storage_read_only", ExitError, "make the storage writable; until then the pool can be looked at, and snapshots exported and served", []error{drivers.ErrReadOnly, syscall.EROFS}},
 		{"out_of_range", ExitError, "see how large the volume is with: skerry info", []error{volume.ErrOutOfRange}},
 		{"format", ExitError, "images that are not read as they are can be converted with: qemu-img convert -O raw", []error{transfer.ErrFormat}},
+		{"image_too_large", ExitError, "give a larger --size", []error{transfer.ErrTooLarge}},
 		{"argument", ExitUsage, "see the command's --help", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
 		{"invalid", ExitError, "this is an error of the program: tell its authors, with the output of --verbose", []error{volume.ErrInvalid}},
 		{"interrupted", ExitInterrupted, "do it again when it suits: nothing half done shows", []error{context.Canceled}},

@@ -43,6 +43,8 @@ func TestExitCodes(t *testing.T) {
 		{drivers.ErrNoSpace, 15},
 		{&os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, 15},
 		{fmt.Errorf("%w: %w", volume.ErrFailed, drivers.ErrNoSpace), 15},
+		{fmt.Errorf("%w: %w", transfer.ErrSpace, syscall.ENOSPC), 15},
+		{transfer.ErrTooLarge, 1},
 		{volume.ErrDamaged, 16},
 		{mapper.ErrDamaged, 16},
 		{fmt.Errorf("%w: %w", volume.ErrDamaged, drivers.ErrNotFound), 16},
