@@ -79,7 +79,7 @@ func (a *app) checkText(w io.Writer, r checkResult) error {
 		a.print.Note("not all of %s was looked at: %s", s.Volume, s.Why)
 	}
 	a.print.Note("checked %s, %s, %s: %s", output.Count(int64(r.Volumes), "volume"), output.Count(r.Objects, "object"),
-		output.Size(r.Bytes), output.Count(int64(len(r.Problems)), "problem"))
+		output.Size(r.Bytes), output.Count(int64(len(r.Problems))-count(r.Problems, collect.Pending), "problem"))
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"skerry/chunk"
 	"skerry/drivers"
@@ -16,6 +17,10 @@ import (
 type CreateOptions struct {
 	Size      int64 // bytes, a multiple of 512
 	ChunkSize int64 // bytes; 0: 4 MiB
+	// Keep is how long a creation that was suspended or cut off is kept, to be resumed; 0: no longer than its process lives.
+	Keep time.Duration
+	// Source says where the content comes from, for whoever resumes it: at most mapper.MaxSource bytes.
+	Source []byte
 }
 
 // Create makes a volume of zeros. It fails with ErrExists if the name is taken.
@@ -46,7 +51,14 @@ func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, 
 	if err := checkSize(o.Size); err != nil {
 		return nil, err
 	}
-	h, err := p.found(ctx, &mapper.Root{Name: name, Size: o.Size, Geometry: geom})
+	if len(o.Source) > mapper.MaxSource {
+		return nil, tell(drivers.ErrInvalid, "source of %d bytes: at most %d", len(o.Source), mapper.MaxSource)
+	}
+	root := &mapper.Root{Name: name, Size: o.Size, Geometry: geom, Source: o.Source}
+	if o.Keep > 0 {
+		root.Until = p.o.Now().Add(o.Keep)
+	}
+	h, err := p.found(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +101,8 @@ func (p *Pool) make(ctx context.Context, root *mapper.Root) (*Held, error) {
 
 // commit makes a volume live that is being created and has its name, and gives it back. If it fails the volume is removed.
 func (p *Pool) commit(ctx context.Context, h *Held) (Info, error) {
-	if err := h.lease.Release(ctx, func(r *mapper.Root) { r.State = mapper.Live }); err != nil {
+	err := h.lease.Release(ctx, func(r *mapper.Root) { r.State, r.Until, r.Source = mapper.Live, time.Time{}, nil })
+	if err != nil {
 		return Info{}, h.undo(ctx, err)
 	}
 	defer h.done(ctx)
@@ -117,11 +130,13 @@ func (h *Held) scrap(ctx context.Context) error {
 	})
 }
 
-// Creation is a volume that is being filled before anybody can see it. It ends with Commit or Abort. It is for one goroutine.
+// Creation is a volume that is being filled before anybody can see it. It ends with Commit, Suspend or Abort. It is for
+// one goroutine.
 type Creation struct {
 	pool  *Pool
 	id    chunk.VolumeID
 	name  string
+	keep  time.Duration
 	lease *locking.Lease
 	dev   *volume.Device
 	ended bool
@@ -135,13 +150,10 @@ func (p *Pool) Begin(ctx context.Context, name string, o CreateOptions) (*Creati
 		if err != nil {
 			return err
 		}
-		dev, err := volume.Open(ctx, p.config(h.id), kept{h.lease, h})
-		if err != nil {
+		if c, err = h.creation(ctx); err != nil {
 			return h.undo(ctx, err)
 		}
-		c = &Creation{pool: p, id: h.id, name: name, lease: h.lease, dev: dev}
-		p.opened(h.entry, dev, h.lease)
-		p.leave(h.id, h.entry)
+		c.keep = o.Keep
 		return nil
 	})
 	if err != nil {
@@ -150,7 +162,19 @@ func (p *Pool) Begin(ctx context.Context, name string, o CreateOptions) (*Creati
 	return c, nil
 }
 
-// Device returns the device of the volume. It is closed by Commit and Abort.
+// creation opens the device of a volume that is being created. The volume is the creation's then.
+func (h *Held) creation(ctx context.Context) (*Creation, error) {
+	dev, err := volume.Open(ctx, h.pool.config(h.id), kept{h.lease, h})
+	if err != nil {
+		return nil, err
+	}
+	c := &Creation{pool: h.pool, id: h.id, name: h.Root().Name, lease: h.lease, dev: dev}
+	h.pool.opened(h.entry, dev, h.lease)
+	h.pool.leave(h.id, h.entry)
+	return c, nil
+}
+
+// Device returns the device of the volume. It is closed by Commit, Suspend and Abort.
 func (c *Creation) Device() *volume.Device { return c.dev }
 
 // Commit makes all that was written durable and publishes the volume. If it fails, Abort is still to be called.
@@ -167,7 +191,7 @@ func (c *Creation) Commit(ctx context.Context) (Info, error) {
 	return Info{}, doing(err, "create volume %s", c.name)
 }
 
-// Abort removes the volume with all that was written. After Commit it does nothing.
+// Abort removes the volume with all that was written. After Commit or Suspend it does nothing.
 func (c *Creation) Abort(ctx context.Context) error {
 	if c.ended {
 		return nil

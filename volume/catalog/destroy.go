@@ -171,7 +171,8 @@ func (h *Held) unregister(ctx context.Context, parent mapper.Parent) error {
 }
 
 // Tidy removes what was left of a volume that does not count: all of it if it is being created or deleted and nobody holds it, else
-// (of a live one, or one in the trash) the record of a name that it does not have. It leaves all else alone, and fails as [Pool.Hold] does.
+// (of a live one, one in the trash, or one that is [Pool.Pending]) the record of a name that it does not have. It leaves all else alone, and
+// fails as [Pool.Hold] does.
 func (p *Pool) Tidy(ctx context.Context, id chunk.VolumeID, name string) (Removal, error) {
 	return p.tidy(ctx, id, name, 0)
 }
@@ -204,7 +205,7 @@ func (h *Held) tidy(ctx context.Context, name string, limit time.Duration) (Remo
 			return Removal{}, err
 		}
 	}
-	if root.State.Kept() {
+	if root.State.Kept() || h.pool.Pending(root) {
 		return Removal{}, nil
 	}
 	return h.destroy(ctx, limit)

@@ -18,6 +18,8 @@
 //	rename          new name record · root names it [c] · old record gone
 //	remove volume   snapshots flagged · their registrations listed · root deleted [c] · snapshots, name, objects, registration at the
 //	                parent gone · roots gone, the highest last
+//	copy            pin · root (creating), name record · objects, pages, snapshots · root live and released [c] · pin gone
+//	pin             root (creating) · registration at the snapshot · snapshot read again
 //	remove snapshot record flagged · registrations listed · record gone [c]
 //	trash           trash record · root trashed [c] · name record gone
 //	restore         name record · root live [c] · trash record gone
@@ -26,6 +28,14 @@
 // A name record of a volume that is being created reserves the name from the beginning, so that a long import does
 // not end with a name that is taken. A volume that is creating or deleted while nobody holds it is removed
 // with all it has. A live volume that has no name record was not left so by any crash; it is removed only if it has nothing else.
+//
+// # Creations that are kept, and pins
+//
+// A creation whose root names a time is pending while nobody holds it: it is kept until then, with its name, snapshots and what its root says
+// of its source, and Resume goes on with it. Only its holder, or a removal by its name, ends it before.
+//
+// What it is copied from is kept by a pin: a volume without a name and content, in state creating with a time of its own, that is registered at the
+// snapshot as a clone would be. A removal of the snapshot by its name ends pins that nobody holds; all else that removes snapshots heeds them.
 //
 // A volume in the trash has no name, is not opened and not cloned, and keeps all else: snapshots, registrations at them, its own at
 // its parent. Its record in the trash counts only if its root is trashed. It is removed like any other volume once its time is over.

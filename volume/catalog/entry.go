@@ -17,6 +17,8 @@ type entry struct {
 	dev   *volume.Device // open for writing
 	lease *locking.Lease // of dev
 	ended chan struct{}  // closed when dev has given up lease
+
+	pin *locking.Lease // of a pin that is in use here
 }
 
 // enter waits for the turn of a volume.
@@ -52,7 +54,7 @@ func (p *Pool) forget(id chunk.VolumeID, e *entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.users--
-	if e.users == 0 && e.dev == nil {
+	if e.users == 0 && e.dev == nil && e.pin == nil {
 		delete(p.entries, id)
 	}
 }
@@ -83,4 +85,18 @@ func (p *Pool) open(e *entry) (*volume.Device, *locking.Lease, <-chan struct{}) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return e.dev, e.lease, e.ended
+}
+
+// pinned remembers that a pin is in use here, or with nil that it no longer is.
+func (p *Pool) pinned(e *entry, lease *locking.Lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.pin = lease
+}
+
+// pinner returns the lease of a pin that is in use here.
+func (p *Pool) pinner(e *entry) *locking.Lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return e.pin
 }

@@ -29,6 +29,11 @@ func (p *Pool) Hold(ctx context.Context, id chunk.VolumeID) (*Held, error) {
 	if err != nil {
 		return nil, err
 	}
+	if lease := p.pinner(e); lease != nil {
+		p.leave(id, e)
+		root := lease.Root()
+		return nil, &locking.HeldError{Volume: cloneName(root), Holder: root.Holder}
+	}
 	h := &Held{pool: p, id: id, entry: e}
 	if h.dev, h.lease, h.ended = p.open(e); h.dev != nil {
 		return h, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"skerry/chunk"
 	"skerry/drivers"
@@ -120,12 +121,21 @@ func (p *Pool) vacate(ctx context.Context, name string) error {
 		return exists(Ref{Volume: name})
 	}
 	_, err = p.tidy(ctx, id, name, removeLimit)
+	if err == nil && root != nil && root.Name == name && p.Pending(root) {
+		return reserved(root)
+	}
 	var held *locking.HeldError
 	if errors.As(err, &held) {
 		return tell(ErrExists, "volume %s: exists already: process %d on host %s is creating or removing it; wait for that, or choose another name",
 			name, held.Holder.PID, held.Holder.Host)
 	}
 	return err
+}
+
+// reserved says that the name of a creation that can be resumed is taken.
+func reserved(root *mapper.Root) error {
+	return tell(ErrExists, "volume %s: exists already: making it was interrupted, and what there is of it is kept until %s: go on with the command that began it, or remove it with: skerry rm %s",
+		root.Name, root.Until.Format(time.DateTime), root.Name)
 }
 
 // tries is how often something is begun anew because others are at it too.

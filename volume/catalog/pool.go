@@ -32,6 +32,7 @@ type Pool struct {
 	engine   *drivers.Engine
 	client   drivers.Client // of metadata, without a lease
 	instance *locking.Instance
+	id       [16]byte
 	o        Options
 	log      *slog.Logger
 
@@ -65,8 +66,9 @@ func Open(ctx context.Context, e *drivers.Engine, o Options) (*Pool, error) {
 	if errors.Is(err, drivers.ErrNotFound) {
 		return nil, fmt.Errorf("%w here: create one with init", ErrNoPool)
 	}
+	var record mapper.PoolRecord
 	if err == nil {
-		_, err = mapper.DecodePoolRecord(b)
+		record, err = mapper.DecodePoolRecord(b)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
@@ -82,11 +84,14 @@ func Open(ctx context.Context, e *drivers.Engine, o Options) (*Pool, error) {
 		o.Volume.Logger = o.Logger
 	}
 	return &Pool{
-		engine: e, client: client, o: o, log: o.Logger,
+		engine: e, client: client, o: o, log: o.Logger, id: record.ID,
 		instance: locking.NewInstance(e, o.Identity, locking.Options{Now: o.Now, Logger: o.Logger}),
 		entries:  make(map[chunk.VolumeID]*entry),
 	}, nil
 }
+
+// ID returns the id of the pool, which it keeps wherever it is moved to.
+func (p *Pool) ID() [16]byte { return p.id }
 
 // Engine returns the engine that the pool works on.
 func (p *Pool) Engine() *drivers.Engine { return p.engine }

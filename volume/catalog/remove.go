@@ -23,7 +23,8 @@ const removeLimit = time.Second
 
 // Remove removes a snapshot, or a volume. A volume that has named snapshots (unless RemoveOptions.Snapshots) and whatever has clones
 // stays: ErrInUse names them. So does a volume that a living process holds; a snapshot of such a volume fails with a
-// [locking.HeldError] unless it is open in this pool. A removal that was interrupted is finished by repeating it, or by gc.
+// [locking.HeldError] unless it is open in this pool. A removal that was interrupted is finished by repeating it, or by gc. What was kept of an
+// interrupted creation is removed by its name, and a snapshot though an interrupted copy of it needs it.
 func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, error) {
 	var removal Removal
 	var err error
@@ -52,6 +53,9 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 		if err != nil {
 			return err
 		}
+		if err := h.endPins(ctx, s); err != nil {
+			return err
+		}
 		if err := h.registered(ctx, s); err != nil {
 			return err
 		}
@@ -69,7 +73,7 @@ func hasClones(r Ref, clones []string) error {
 func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (Removal, error) {
 	h, err := p.holdNamed(ctx, name)
 	if errors.Is(err, ErrNotFound) {
-		h, err = p.holdDeleted(ctx, name)
+		h, err = p.holdUnfinished(ctx, name)
 		if errors.Is(err, ErrNotFound) {
 			h, err = p.holdRemoved(ctx, name, o.Now, err)
 		}
@@ -77,19 +81,20 @@ func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (
 	if err != nil {
 		return Removal{}, unheld(err)
 	}
-	parent := h.Root().Parent
+	root := h.Root()
 	removal, err := h.remove(ctx, o)
 	if err := errors.Join(err, h.Done(ctx)); err != nil {
 		return removal, err
 	}
 	if removal.Left == 0 {
-		p.dropHidden(ctx, parent)
+		p.dropHidden(ctx, root.Parent)
 	}
+	p.unpin(ctx, root)
 	return removal, nil
 }
 
-// holdDeleted takes a volume whose removal under this name was interrupted.
-func (p *Pool) holdDeleted(ctx context.Context, name string) (*Held, error) {
+// holdUnfinished takes a volume whose creation or removal under this name was interrupted.
+func (p *Pool) holdUnfinished(ctx context.Context, name string) (*Held, error) {
 	gone := notFound(Ref{Volume: name})
 	if !ValidName(name) {
 		return nil, gone
@@ -101,8 +106,11 @@ func (p *Pool) holdDeleted(ctx context.Context, name string) (*Held, error) {
 	if err != nil {
 		return nil, err
 	}
+	unfinished := func(r *mapper.Root) bool {
+		return r.State == mapper.Deleted || r.State == mapper.Creating && r.Name == name
+	}
 	root, err := locking.Inspect(ctx, p.client, id)
-	if errors.Is(err, drivers.ErrNotFound) || err == nil && root.State != mapper.Deleted {
+	if errors.Is(err, drivers.ErrNotFound) || err == nil && !unfinished(root) {
 		return nil, gone
 	}
 	if err != nil {
@@ -110,11 +118,13 @@ func (p *Pool) holdDeleted(ctx context.Context, name string) (*Held, error) {
 	}
 	h, err := p.Hold(ctx, id)
 	switch {
+	case errors.Is(err, locking.ErrHeld) && root.State == mapper.Creating:
+		return nil, err
 	case errors.Is(err, drivers.ErrNotFound), errors.Is(err, locking.ErrHeld):
 		return nil, gone
 	case err != nil:
 		return nil, err
-	case h.Root().State != mapper.Deleted:
+	case !unfinished(h.Root()):
 		return nil, errors.Join(gone, h.Done(ctx))
 	}
 	return h, nil
@@ -125,7 +135,7 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	if h.dev != nil {
 		return Removal{}, openHere(h.Root().Name)
 	}
-	if h.Root().State == mapper.Deleted {
+	if !h.Root().State.Kept() {
 		return h.destroy(ctx, o.Limit)
 	}
 	all, err := h.pool.Snapshots(ctx, h.id)
@@ -141,6 +151,9 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	}
 	if len(named) > 0 && !o.Snapshots && !trashed {
 		return Removal{}, tell(ErrInUse, "volume %s: in use: it has snapshots: %s; remove them first, or with it by --snapshots", h.Root().Name, strings.Join(named, ", "))
+	}
+	if err := h.endPins(ctx, all...); err != nil {
+		return Removal{}, err
 	}
 	if err := h.registered(ctx, all...); err != nil {
 		return Removal{}, err

@@ -279,7 +279,7 @@ func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID
 		// Being created by someone, or the rest of one that is gone.
 		_, err = h.pool.Tidy(ctx, id, "")
 		if errors.Is(err, locking.ErrHeld) {
-			return cmp.Or(root.Name, id.String()), nil
+			return cloneName(root), nil
 		}
 		if err == nil {
 			root, err = locking.Inspect(ctx, h.pool.client, id)
@@ -293,7 +293,7 @@ func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID
 	case err == nil && root.State == mapper.Trashed && root.Parent == mapper.Parent{Volume: h.id, Snapshot: serial}:
 		return fmt.Sprintf("%s (in the trash, %v)", root.Name, id), nil
 	case err == nil && root.Parent == mapper.Parent{Volume: h.id, Snapshot: serial}:
-		return cmp.Or(root.Name, id.String()), nil
+		return cloneName(root), nil
 	}
 	client := h.Client(drivers.LaneMeta)
 	err = client.Unlink(ctx, chunk.RegistrationName(h.id, serial, id))
@@ -301,6 +301,14 @@ func (h *Held) clone(ctx context.Context, serial chunk.Serial, id chunk.VolumeID
 		return "", fmt.Errorf("end registration of clone %v: %w", id, err)
 	}
 	return "", nil
+}
+
+// cloneName returns what to call a clone.
+func cloneName(root *mapper.Root) string {
+	if root.State == mapper.Creating && root.Name == "" {
+		return "(a copy that is being made)"
+	}
+	return cmp.Or(root.Name, root.Volume.String())
 }
 
 // Registrations calls fn with the registrations of clones at the snapshots of a volume.

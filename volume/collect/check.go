@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"skerry/chunk"
 	"skerry/drivers"
@@ -200,6 +201,10 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		if alive {
 			return root, nil
 		}
+		if c.p.Pending(root) {
+			c.pending(root)
+			return root, nil
+		}
 		c.report.Unnamed++
 		why := "nobody works on it"
 		if root.State == mapper.Trashed {
@@ -228,6 +233,16 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		c.report.Skipped = append(c.report.Skipped, Skipped{Volume: root.Name, Why: h.Error(), Holder: &root.Holder})
 	}
 	return root, c.live(ctx, root, alive)
+}
+
+// pending tells of what is kept of a creation that was interrupted.
+func (c *checker) pending(root *mapper.Root) {
+	until := root.Until.Format(time.DateTime)
+	if root.Name == "" {
+		c.found(Pending, root.Volume.String(), "snapshot %v of volume %v is kept until %s for a copy of it that was interrupted", root.Parent.Snapshot, root.Parent.Volume, until)
+		return
+	}
+	c.found(Pending, root.Name, "making it was interrupted: go on with the command that began it, or give it up with skerry rm; it is kept until %s", until)
 }
 
 // recorded checks that the trash shows a volume that is there.

@@ -141,6 +141,9 @@ func (c *collector) all(ctx context.Context) (err error) {
 			c.clones[root.Parent.Volume] = append(c.clones[root.Parent.Volume], id)
 			continue
 		}
+		if err == nil && c.p.Pending(root) {
+			continue
+		}
 		if err == nil || errors.Is(err, drivers.ErrNotFound) {
 			err = c.tidy(ctx, id, "")
 		}
@@ -164,7 +167,7 @@ func (c *collector) names(ctx context.Context) error {
 		if err == nil {
 			var root *mapper.Root
 			root, err = c.p.Inspect(ctx, id)
-			if err == nil && root.State == mapper.Live && root.Name == name {
+			if err == nil && (root.State == mapper.Live || c.p.Pending(root)) && root.Name == name {
 				return nil
 			}
 			if err == nil || errors.Is(err, drivers.ErrNotFound) {

@@ -5,9 +5,10 @@ type Kind string
 
 // The kinds of problems.
 const (
-	Damage Kind = "damage" // something is missing or is not what was written
-	Leak   Kind = "leak"   // space that nothing reaches; gc gives it back
-	Stale  Kind = "stale"  // left by a process that died; the next open or gc deals with it
+	Damage  Kind = "damage"  // something is missing or is not what was written
+	Leak    Kind = "leak"    // space that nothing reaches; gc gives it back
+	Stale   Kind = "stale"   // left by a process that died; the next open or gc deals with it
+	Pending Kind = "pending" // interrupted, and kept for a time to go on with; no problem of the pool's
 )
 
 // Problem is something that Check found.
