@@ -113,6 +113,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
 		a.snapshotCommand(), a.cloneCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(), a.restoreCommand(),
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
+		a.benchCommand(),
 		a.checkCommand(), a.gcCommand(), a.versionCommand(),
 		a.completionCommand(), a.manCommand(), exitCodesTopic(),
 	)

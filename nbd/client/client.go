@@ -20,6 +20,8 @@ type Options struct {
 	Export string
 	// Structured asks for structured replies; so do MetaContexts.
 	Structured bool
+	// TryStructured asks for structured replies, and does without if the server has none.
+	TryStructured bool
 	// MetaContexts are the queries to select metadata contexts with.
 	MetaContexts []string
 	// ExportName uses the old option EXPORT_NAME instead of GO.
@@ -73,8 +75,13 @@ func New(ctx context.Context, conn net.Conn, opts Options) (*Client, error) {
 		if h, err = NewHandshake(conn); err != nil {
 			return err
 		}
-		if opts.Structured || len(opts.MetaContexts) > 0 {
-			if err := h.StructuredReply(); err != nil {
+		if opts.Structured || opts.TryStructured || len(opts.MetaContexts) > 0 {
+			err := h.StructuredReply()
+			var refused *OptionError
+			if opts.TryStructured && len(opts.MetaContexts) == 0 && errors.As(err, &refused) {
+				err = nil
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -61,3 +61,13 @@ func TestPeerGoNBD(t *testing.T) {
 		}
 	}
 }
+
+func TestStructuredRepliesAreNotInsistedOn(t *testing.T) {
+	if _, err := client.New(t.Context(), peer(t), client.Options{Export: "disk", Structured: true}); err == nil {
+		t.Fatal("this server has structured replies: the test needs another")
+	}
+	c, err := client.New(t.Context(), peer(t), client.Options{Export: "disk", TryStructured: true})
+	must(t, err)
+	defer c.Close()
+	must(t, c.Read(make([]byte, 512), 0))
+}

@@ -13,6 +13,7 @@ import (
 	"skerry/locking"
 	"skerry/mapper"
 	"skerry/mapper/journal"
+	"skerry/nbd/load"
 	"skerry/volume"
 	"skerry/volume/catalog"
 	"skerry/volume/transfer"
@@ -79,6 +80,7 @@ func classes() []Class {
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
 		{"image_space", ExitNoSpace, "make room where the image is written, or write it elsewhere", []error{transfer.ErrSpace}},
+		{"wrong_data", ExitDamaged, "the server that was measured returns wrong data: do not use it for anything that matters", []error{load.ErrMismatch}},
 		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc; skerry du shows what takes the space", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{"no_pool", ExitNotFound, says, []error{catalog.ErrNoPool}},
 		{"unknown_pool", ExitNotFound, says, []error{config.ErrUnknownPool}},
