@@ -113,16 +113,6 @@ func TestCloneOfADamagedVolumeIsSound(t *testing.T) {
 	p.wants("vm2", 0, mib, 1)
 }
 
-func TestUsageOfAMissingPageIsDamage(t *testing.T) {
-	dir, p := newLocal(t)
-	made := p.create("vm1", gib)
-	p.write("vm1", 0, mib, 1)
-	damage(t, dir, "v/"+made.ID.String()+"/page", true)
-	if _, err := p.Usage(t.Context(), "vm1"); !errors.Is(err, mapper.ErrDamaged) {
-		t.Error(err)
-	}
-}
-
 // TestImportThatFillsTheStorageLeavesNothing fills the storage by a volume that is being made: giving it up needs
 // the pool's reserve.
 func TestImportThatFillsTheStorageLeavesNothing(t *testing.T) {

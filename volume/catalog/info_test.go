@@ -38,7 +38,6 @@ func TestR01MissingThings(t *testing.T) {
 		"open, no name":    func() error { _, err := p.OpenVolume(ctx, "../pool"); return err },
 		"open a snapshot":  func() error { _, err := p.OpenSnapshot(ctx, noSnap); return err },
 		"info":             func() error { _, err := p.Info(ctx, "none"); return err },
-		"usage":            func() error { _, err := p.Usage(ctx, "none"); return err },
 		"lease":            func() error { _, err := p.Lease(ctx, "none"); return err },
 		"snapshot":         func() error { _, err := p.Snapshot(ctx, catalog.Ref{Volume: "none", Snapshot: "s"}); return err },
 		"clone":            func() error { _, err := p.Clone(ctx, none, "vm2", catalog.CloneOptions{}); return err },
@@ -94,23 +93,6 @@ func TestR02InfoIsRightAlsoAskedConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-func TestUsage(t *testing.T) {
-	_, p := newPool(t)
-	p.create("vm1", gib)
-	p.write("vm1", 0, 8*mib, 1)
-	p.snapshot("vm1@s1")
-	p.write("vm1", 0, mib, 2)
-	u, err := p.Usage(t.Context(), "vm1")
-	if err != nil || u.Own != mib || u.Shared != 8*mib || u.Stored < 9*mib {
-		t.Fatalf("usage: %+v, %v", u, err)
-	}
-	p.clone("vm1@s1", "vm2", 0)
-	u, err = p.Usage(t.Context(), "vm2")
-	if err != nil || u.Own != 0 || u.Shared != 8*mib || u.Stored > mib {
-		t.Fatalf("usage of the clone: %+v, %v", u, err)
-	}
 }
 
 func TestPools(t *testing.T) {
