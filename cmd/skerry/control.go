@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 
+	"skerry/chunk"
 	"skerry/cmd/internal/control"
 	"skerry/volume/catalog"
 )
@@ -109,6 +110,17 @@ func (s *session) RemoveSnapshot(ctx context.Context, volume, snapshot string) (
 	}
 	// The caller may have gone; a volume in use is not to be left in the middle of a cut for that.
 	return s.removeSnapshot(context.WithoutCancel(ctx), r, holderTime)
+}
+
+// SnapshotHidden takes a snapshot without a name.
+func (s *session) SnapshotHidden(ctx context.Context, volume string) (control.Hidden, error) {
+	i, err := s.pool.SnapshotHidden(ctx, volume)
+	return control.Hidden{Serial: uint64(i.Serial)}, err
+}
+
+// RemoveHidden removes a snapshot that SnapshotHidden took.
+func (s *session) RemoveHidden(ctx context.Context, volume string, h control.Hidden) error {
+	return s.pool.RemoveHidden(context.WithoutCancel(ctx), volume, chunk.Serial(h.Serial))
 }
 
 // Clone makes a clone.

@@ -103,10 +103,7 @@ func (i *importCommand) open(ctx context.Context, file string) (*transfer.Image,
 		Format: transfer.Format(i.format), FollowBacking: i.followBacking, Size: i.size.bytes,
 		Progress: func(p transfer.Progress) { show.Update(p.Done, p.Total) },
 	}
-	if file == "-" {
-		return transfer.OpenStream(ctx, i.app.stdin, o)
-	}
-	return transfer.OpenFile(ctx, file, o)
+	return i.app.openImage(ctx, file, o)
 }
 
 func (i *importCommand) fill(ctx context.Context, img *transfer.Image, c *catalog.Creation) (catalog.Info, transfer.Progress, error) {

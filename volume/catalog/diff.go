@@ -70,19 +70,6 @@ func (p *Pool) readable(ctx context.Context, r Ref) (*mapper.Snapshot, error) {
 	return s, err
 }
 
-// hidden returns a hidden snapshot of a volume.
-func (p *Pool) hidden(ctx context.Context, name string, serial chunk.Serial) (*mapper.Snapshot, error) {
-	_, root, err := p.lookup(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	s, err := p.loadSnapshot(ctx, root.Volume, serial)
-	if errors.Is(err, drivers.ErrNotFound) || err == nil && (s.Deleting || !s.Hidden()) {
-		err = tell(ErrNotFound, "volume %s: its hidden snapshot is gone: try again", name)
-	}
-	return s, err
-}
-
 // diffNow compares with a volume as it is now. If this pool has it open, a hidden snapshot of it is taken for the time.
 func (p *Pool) diffNow(ctx context.Context, d *comparison, name string) error {
 	var err error

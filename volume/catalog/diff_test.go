@@ -140,6 +140,18 @@ func TestDiffOfAnOpenVolumeLeavesNoSnapshot(t *testing.T) {
 	if got := p.diff("a@s1", "a", catalog.DiffOptions{Hidden: hidden.Serial}); got != "data 4096+4096 " {
 		t.Errorf("to a hidden snapshot: %q", got)
 	}
+	for range 2 {
+		if err := p.RemoveHidden(t.Context(), "a", hidden.Serial); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := p.Info(t.Context(), "a"); err != nil || info.Hidden != 0 {
+		t.Errorf("%d hidden snapshots, %v", info.Hidden, err)
+	}
+	err = p.Diff(t.Context(), mustRef(t, "a@s1"), mustRef(t, "a"), catalog.DiffOptions{Hidden: hidden.Serial}, func(volume.Extent) error { return nil })
+	if !errors.Is(err, catalog.ErrNotFound) {
+		t.Errorf("to one that was removed: %v", err)
+	}
 	p.close(d)
 }
 

@@ -166,6 +166,10 @@ func TestR15SumEqualsAnIndependentRecomputation(t *testing.T) {
 		if err != nil || sum.String() != want || last != int64(len(data)) {
 			t.Fatalf("%d bytes: %v, %v after %d, want %s", len(data), sum, err, last, want)
 		}
+		read, size, err := OfReader(t.Context(), bytes.NewReader(data), 1, Options{})
+		if err != nil || read != sum || size != int64(len(data)) {
+			t.Fatalf("%d bytes: read %v of %d, %v, want %s", len(data), read, size, err, want)
+		}
 		tree, err := Grow(t.Context(), &content{data: data, rng: seeded(s)}, Options{})
 		if err != nil || tree.Sum != sum {
 			t.Fatalf("%d bytes: a tree with %v, %v", len(data), tree, err)
@@ -213,6 +217,17 @@ func TestSumsOfSubtrees(t *testing.T) {
 		all.addZeros(n)
 		if one.sum(1) != all.sum(1) {
 			t.Errorf("%d leaves of zeros: the sums differ", n)
+		}
+	}
+}
+
+func TestReadersAreFilledUp(t *testing.T) {
+	for _, n := range []int{0, 1, 511, 512, LeafSize - 1, LeafSize, LeafSize + 1, 2 * LeafSize} {
+		data := bytes.Repeat([]byte{7}, n)
+		padded := append(data, make([]byte, (512-n%512)%512)...)
+		sum, size, err := OfReader(t.Context(), bytes.NewReader(data[:n]), 512, Options{})
+		if err != nil || sum.String() != recompute(padded) || size != int64(len(padded)) {
+			t.Errorf("%d bytes: %v of %d, %v", n, sum, size, err)
 		}
 	}
 }

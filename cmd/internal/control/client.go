@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"skerry/cmd/internal/failure"
@@ -80,6 +81,18 @@ func (c *Client) RemoveSnapshot(ctx context.Context, volume, snapshot string) (R
 	var r Removal
 	err := c.call(ctx, http.MethodDelete, volumePath(volume)+"/snapshots/"+url.PathEscape(snapshot), nil, &r)
 	return r, err
+}
+
+// SnapshotHidden takes a snapshot without a name.
+func (c *Client) SnapshotHidden(ctx context.Context, volume string) (Hidden, error) {
+	var h Hidden
+	err := c.call(ctx, http.MethodPost, volumePath(volume)+"/hidden", nil, &h)
+	return h, err
+}
+
+// RemoveHidden removes a snapshot that SnapshotHidden took.
+func (c *Client) RemoveHidden(ctx context.Context, volume string, h Hidden) error {
+	return c.call(ctx, http.MethodDelete, volumePath(volume)+"/hidden/"+strconv.FormatUint(h.Serial, 10), nil, &Hidden{})
 }
 
 // Clone makes the volume name, which begins as the given one; size 0 is that one's size.

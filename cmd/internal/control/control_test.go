@@ -59,6 +59,17 @@ func (f *fakeHolds) RemoveSnapshot(_ context.Context, volume, snapshot string) (
 	return Removal{Objects: int64(len(volume)), Bytes: int64(len(snapshot))}, f.err
 }
 
+func (f *fakeHolds) SnapshotHidden(_ context.Context, volume string) (Hidden, error) {
+	return Hidden{Serial: 1<<63 + uint64(len(volume))}, f.err
+}
+
+func (f *fakeHolds) RemoveHidden(_ context.Context, volume string, h Hidden) error {
+	if volume != "a/b" || h.Serial != 1<<63+3 {
+		return fmt.Errorf("%s, %d", volume, h.Serial)
+	}
+	return f.err
+}
+
 func (f *fakeHolds) Clone(_ context.Context, volume, name string, size int64) (Volume, error) {
 	return Volume{Name: name, Parent: volume, Size: size}, f.err
 }
@@ -103,6 +114,12 @@ func TestCallsReachTheHolder(t *testing.T) {
 	}
 	if r, err := c.RemoveSnapshot(ctx, "vm1", "a+b"); err != nil || r.Objects != 3 || r.Bytes != 3 {
 		t.Errorf("remove snapshot: %+v, %v", r, err)
+	}
+	if hidden, err := c.SnapshotHidden(ctx, "a/b"); err != nil || hidden.Serial != 1<<63+3 {
+		t.Errorf("hidden snapshot: %+v, %v", hidden, err)
+	}
+	if err := c.RemoveHidden(ctx, "a/b", Hidden{Serial: 1<<63 + 3}); err != nil {
+		t.Errorf("remove hidden snapshot: %v", err)
 	}
 	if v, err := c.Clone(ctx, "vm1", "vm2", 99); err != nil || v.Name != "vm2" || v.Parent != "vm1" || v.Size != 99 {
 		t.Errorf("clone: %+v, %v", v, err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"skerry/cmd/internal/failure"
@@ -26,6 +27,10 @@ type Holds interface {
 	Snapshot(ctx context.Context, volume, snapshot string) (Snapshot, error)
 	// RemoveSnapshot removes a snapshot of a volume that is held.
 	RemoveSnapshot(ctx context.Context, volume, snapshot string) (Removal, error)
+	// SnapshotHidden takes a snapshot without a name of a volume that is held, for one who reads it and removes it then.
+	SnapshotHidden(ctx context.Context, volume string) (Hidden, error)
+	// RemoveHidden removes such a snapshot. One that is gone already is no error.
+	RemoveHidden(ctx context.Context, volume string, h Hidden) error
 	// Clone makes a volume that begins as a volume that is held; size 0 is that one's size.
 	Clone(ctx context.Context, volume, name string, size int64) (Volume, error)
 }
@@ -64,6 +69,16 @@ func NewServer(h Holds, log *slog.Logger) *Server {
 	}))
 	mux.Handle("DELETE /v1/volumes/{volume}/snapshots/{snapshot}", s.call(http.StatusOK, func(r *http.Request) (any, error) {
 		return h.RemoveSnapshot(r.Context(), r.PathValue("volume"), r.PathValue("snapshot"))
+	}))
+	mux.Handle("POST /v1/volumes/{volume}/hidden", s.call(http.StatusCreated, func(r *http.Request) (any, error) {
+		return h.SnapshotHidden(r.Context(), r.PathValue("volume"))
+	}))
+	mux.Handle("DELETE /v1/volumes/{volume}/hidden/{serial}", s.call(http.StatusOK, func(r *http.Request) (any, error) {
+		serial, err := strconv.ParseUint(r.PathValue("serial"), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("serial: %w: %w", failure.ErrUsage, err)
+		}
+		return Hidden{}, h.RemoveHidden(r.Context(), r.PathValue("volume"), Hidden{Serial: serial})
 	}))
 	mux.Handle("POST /v1/volumes/{volume}/clones", s.call(http.StatusCreated, func(r *http.Request) (any, error) {
 		var body NewClone

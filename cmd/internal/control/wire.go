@@ -24,6 +24,11 @@ type Snapshot struct {
 	Created time.Time `json:"created"`
 }
 
+// Hidden names a snapshot that has no name.
+type Hidden struct {
+	Serial uint64 `json:"serial"`
+}
+
 // Holder says who holds a lease.
 type Holder struct {
 	Host   string    `json:"host"`
