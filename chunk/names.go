@@ -20,6 +20,7 @@ import (
 //	v/<volume id>/snap/<generation>.<counter>        snapshot record
 //	v/<volume id>/reg/<snapshot's serial>+<clone id> registration of a clone at a snapshot
 //	v/<volume id>/image/<generation>.<counter>       image that the volume is copied from
+//	v/<volume id>/reader/<snapshot's serial>+<nonce>.<counter> a process reads a snapshot
 //	v/<volume id>/data/<fan>/<index>.<generation>.<counter>
 //
 // Numbers are hexadecimal without leading zeros, roots' generations have eight digits. fan is the index
@@ -62,6 +63,7 @@ const (
 	Journals      Group = "journal"
 	Snapshots     Group = "snap"
 	Registrations Group = "reg"
+	Readers       Group = "reader"
 	Images        Group = "image"
 	Data          Group = "data"
 )
@@ -124,6 +126,22 @@ func ParseRegistrationName(name string) (snap Serial, clone VolumeID, ok bool) {
 	snap, ok = parseSerial(s)
 	clone, err := ParseVolumeID(c)
 	return snap, clone, cut && ok && err == nil
+}
+
+// ReaderName returns the name of the record of a process that reads a snapshot: by the nonce of its instance file, for the n-th time that it
+// opens one.
+func ReaderName(id VolumeID, snap Serial, instance [16]byte, n uint64) string {
+	return fmt.Sprintf("%s/%v+%x.%x", GroupName(id, Readers), snap, instance, n)
+}
+
+// ParseReaderName returns what the last component of such a name says.
+func ParseReaderName(name string) (snap Serial, instance [16]byte, n uint64, ok bool) {
+	s, rest, _ := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], "+")
+	nonce, count, _ := strings.Cut(rest, ".")
+	snap, ok = parseSerial(s)
+	id, idErr := ParseVolumeID(nonce)
+	n, err := strconv.ParseUint(count, 16, 64)
+	return snap, id, n, ok && idErr == nil && err == nil && strconv.FormatUint(n, 16) == count
 }
 
 // AppendDataName appends the name of a chunk's data object to b. It allocates nothing if b has room.

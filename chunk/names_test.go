@@ -46,6 +46,10 @@ func TestNamesReadBack(t *testing.T) {
 		if snap, c, ok := chunk.ParseRegistrationName(name); !ok || snap != s || c != clone {
 			t.Fatalf("%s became %v %v, %v", name, snap, c, ok)
 		}
+		name = chunk.ReaderName(id, s, clone, index)
+		if snap, c, n, ok := chunk.ParseReaderName(name); !ok || snap != s || c != clone || n != index {
+			t.Fatalf("%s became %v %x %x, %v", name, snap, c, n, ok)
+		}
 		name = chunk.DataName(id, index, s)
 		if i, got, ok := chunk.ParseDataName(name); !ok || i != index || got != s {
 			t.Fatalf("%s became %x %v, %v", name, i, got, ok)
@@ -84,6 +88,7 @@ func TestNamesStay(t *testing.T) {
 		chunk.SerialName(id, chunk.Journals, s):             v + "/journal/1a.ff",
 		chunk.SerialName(id, chunk.Snapshots, s):            v + "/snap/1a.ff",
 		chunk.RegistrationName(id, s, clone):                v + "/reg/1a.ff+00000000000000000000000000000001",
+		chunk.ReaderName(id, s, clone, 0x1f):                v + "/reader/1a.ff+00000000000000000000000000000001.1f",
 		chunk.DataName(id, 0xffff, s):                       v + "/data/0/ffff.1a.ff",
 		chunk.DataName(id, 0x10000, s):                      v + "/data/1/10000.1a.ff",
 		chunk.DataName(id, math.MaxUint64, ^s&s):            v + "/data/ffffffffffff/ffffffffffffffff.0.0",
@@ -213,7 +218,7 @@ func FuzzParse(f *testing.F) {
 	id := chunk.VolumeID{1, 2, 3}
 	s := chunk.MakeSerial(7, 0x1f)
 	for _, name := range []string{
-		id.String(), chunk.RootName(id, 7), chunk.SerialName(id, chunk.Pages, s), chunk.RegistrationName(id, s, id), chunk.DataName(id, 0x12345, s), "", "/", "v//data/0/..",
+		id.String(), chunk.RootName(id, 7), chunk.SerialName(id, chunk.Pages, s), chunk.RegistrationName(id, s, id), chunk.ReaderName(id, s, id, 7), chunk.DataName(id, 0x12345, s), "", "/", "v//data/0/..",
 	} {
 		f.Add(name)
 	}
@@ -235,6 +240,8 @@ func FuzzParse(f *testing.F) {
 		same(ok, chunk.TrashRecord(trashed))
 		snap, clone, ok := chunk.ParseRegistrationName(name)
 		same(ok, chunk.RegistrationName(id, snap, clone))
+		snap, instance, n, ok := chunk.ParseReaderName(name)
+		same(ok, chunk.ReaderName(id, snap, instance, n))
 		index, serial, ok := chunk.ParseDataName(name)
 		same(ok, chunk.DataName(id, index, serial))
 		if got, group, ok := chunk.ParseVolume(name); ok && !strings.HasPrefix(name, chunk.GroupName(got, group)+"/") {

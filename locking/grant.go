@@ -144,10 +144,7 @@ func (i *Instance) granted(root *mapper.Root, generation uint32) *mapper.Root {
 	next := root.Clone()
 	next.Generation, next.Sequence, next.Held = generation, 1, true
 	rand.Read(next.Nonce[:]) // never fails, says its documentation
-	next.Holder = Holder{
-		Host: i.id.Host, HostID: i.id.HostID, Boot: i.id.Boot, Instance: i.nonce,
-		PID: uint32(i.id.PID), Socket: i.id.Socket, Since: i.now(),
-	}
+	next.Holder = i.holder()
 	return next
 }
 

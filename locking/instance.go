@@ -100,6 +100,27 @@ func (i *Instance) appear(ctx context.Context) error {
 	return nil
 }
 
+// Appear makes this process known as one that lives, as a grant does, and returns how others are told of it. On storage without
+// locks only that.
+func (i *Instance) Appear(ctx context.Context) (Holder, error) {
+	if err := i.enter(ctx); err != nil {
+		return Holder{}, fmt.Errorf("make the process known: %w", err)
+	}
+	defer i.leave()
+	if err := i.appear(ctx); err != nil {
+		return Holder{}, fmt.Errorf("make the process known: %w", err)
+	}
+	return i.holder(), nil
+}
+
+// holder describes this process.
+func (i *Instance) holder() Holder {
+	return Holder{
+		Host: i.id.Host, HostID: i.id.HostID, Boot: i.id.Boot, Instance: i.nonce,
+		PID: uint32(i.id.PID), Socket: i.id.Socket, Since: i.now(),
+	}
+}
+
 // lease returns the lease of a volume that this instance holds, nil if it holds none.
 func (i *Instance) lease(id chunk.VolumeID) *Lease {
 	i.mu.Lock()

@@ -113,6 +113,12 @@ func records() []record {
 			func(b []byte) (any, error) { return DecodeTrashRecord(b) },
 		},
 		{
+			"reader", func(rng *rand.Rand) any {
+				return ReaderRecord{someID(rng), chunk.Serial(rng.Uint64()), someRoot(rng).Holder}
+			}, func(v any) []byte { return v.(ReaderRecord).Encode() },
+			func(b []byte) (any, error) { return DecodeReaderRecord(b) },
+		},
+		{
 			"pool", func(rng *rand.Rand) any { return PoolRecord{someID(rng), someTime(rng)} }, func(v any) []byte { return v.(PoolRecord).Encode() },
 			func(b []byte) (any, error) { return DecodePoolRecord(b) },
 		},

@@ -31,12 +31,13 @@ func fuzzRecord(f *testing.F, name string) {
 	})
 }
 
-func FuzzRoot(f *testing.F)        { fuzzRecord(f, "root") }
-func FuzzSnapshot(f *testing.F)    { fuzzRecord(f, "snapshot") }
-func FuzzNameRecord(f *testing.F)  { fuzzRecord(f, "name") }
-func FuzzPoolRecord(f *testing.F)  { fuzzRecord(f, "pool") }
-func FuzzSource(f *testing.F)      { fuzzRecord(f, "source") }
-func FuzzTrashRecord(f *testing.F) { fuzzRecord(f, "trash") }
+func FuzzRoot(f *testing.F)         { fuzzRecord(f, "root") }
+func FuzzSnapshot(f *testing.F)     { fuzzRecord(f, "snapshot") }
+func FuzzNameRecord(f *testing.F)   { fuzzRecord(f, "name") }
+func FuzzPoolRecord(f *testing.F)   { fuzzRecord(f, "pool") }
+func FuzzSource(f *testing.F)       { fuzzRecord(f, "source") }
+func FuzzReaderRecord(f *testing.F) { fuzzRecord(f, "reader") }
+func FuzzTrashRecord(f *testing.F)  { fuzzRecord(f, "trash") }
 
 // FuzzPage decodes pages whose entries, but for the first ones, are zeros. What decodes must read the same after it was stored again,
 // and be stored as the same bytes from then on.

@@ -71,6 +71,7 @@ func TestFixedEncodings(t *testing.T) {
 		"snapshot": snapshot.Encode(),
 		"name":     NameRecord{Name: "vm1", Volume: numbered(0x10)}.Encode(),
 		"trash":    TrashRecord{Name: "vm1", Volume: numbered(0x10), Since: created}.Encode(),
+		"reader":   ReaderRecord{Volume: numbered(0x10), Snapshot: chunk.MakeSerial(5, 6), Process: root.Holder}.Encode(),
 		"pool":     PoolRecord{ID: numbered(0xe0), Created: created}.Encode(),
 		"source":   mustEncode(source),
 		"page":     encodePage(c, numbered(0x10), 3, chunk.MakeSerial(5, 0xabcdef), g, table),

@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	nameMagic  = "SKNM"
-	trashMagic = "SKTR"
-	poolMagic  = "SKPL"
+	nameMagic   = "SKNM"
+	trashMagic  = "SKTR"
+	readerMagic = "SKRD"
+	poolMagic   = "SKPL"
 )
 
 // NameRecord points from a volume's name to its id. It counts only if the volume's root names it back.
@@ -65,6 +66,35 @@ func DecodeTrashRecord(b []byte) (TrashRecord, error) {
 	r := TrashRecord{Volume: d.id(), Name: d.text(MaxNameLength), Since: fromUnixNano(int64(d.u64()))}
 	if err := d.end(); err != nil {
 		return TrashRecord{}, fmt.Errorf("decode trash record: %w", err)
+	}
+	return r, nil
+}
+
+// ReaderRecord says that a process reads a snapshot. The object's name decides; this is for finding the process.
+type ReaderRecord struct {
+	Volume   chunk.VolumeID
+	Snapshot chunk.Serial
+	Process  Holder
+}
+
+// Encode returns the record as it is stored.
+func (r ReaderRecord) Encode() []byte {
+	var e encoder
+	e.bytes([]byte(readerMagic))
+	e.u16(formatVersion)
+	e.id(r.Volume)
+	e.serial(r.Snapshot)
+	e.holder(r.Process)
+	return e.seal()
+}
+
+// DecodeReaderRecord reads what Encode wrote.
+func DecodeReaderRecord(b []byte) (ReaderRecord, error) {
+	d := unseal(b)
+	d.header(readerMagic)
+	r := ReaderRecord{Volume: d.id(), Snapshot: d.serial(), Process: d.holder()}
+	if err := d.end(); err != nil {
+		return ReaderRecord{}, fmt.Errorf("decode reader record: %w", err)
 	}
 	return r, nil
 }

@@ -128,13 +128,7 @@ func (r *Root) Encode() []byte {
 	e.u8(uint8(r.State))
 	e.flag(r.Held)
 	e.flag(r.Failed)
-	e.text(r.Holder.Host)
-	e.bytes(r.Holder.HostID[:])
-	e.bytes(r.Holder.Boot[:])
-	e.bytes(r.Holder.Instance[:])
-	e.u32(r.Holder.PID)
-	e.text(r.Holder.Socket)
-	e.u64(uint64(unixNano(r.Holder.Since)))
+	e.holder(r.Holder)
 	e.text(r.Name)
 	e.u64(uint64(r.Size))
 	e.u8(shift(r.Geometry))
@@ -162,7 +156,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 	r.State = State(d.u8())
 	r.Held = d.flag()
 	r.Failed = d.flag()
-	r.Holder = Holder{Host: d.text(maxText), HostID: d.nonce(), Boot: d.nonce(), Instance: d.nonce(), PID: d.u32(), Socket: d.text(maxText), Since: fromUnixNano(int64(d.u64()))}
+	r.Holder = d.holder()
 	r.Name = d.text(MaxNameLength)
 	r.Size = int64(d.u64())
 	r.Geometry = d.geometry()
@@ -236,6 +230,23 @@ func fromUnixNano(n int64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, n).UTC()
+}
+
+func (e *encoder) holder(h Holder) {
+	e.text(h.Host)
+	e.bytes(h.HostID[:])
+	e.bytes(h.Boot[:])
+	e.bytes(h.Instance[:])
+	e.u32(h.PID)
+	e.text(h.Socket)
+	e.u64(uint64(unixNano(h.Since)))
+}
+
+func (d *decoder) holder() Holder {
+	return Holder{
+		Host: d.text(maxText), HostID: d.nonce(), Boot: d.nonce(), Instance: d.nonce(), PID: d.u32(), Socket: d.text(maxText),
+		Since: fromUnixNano(int64(d.u64())),
+	}
 }
 
 // encodeRefs writes a table of owners and the page references that use it.

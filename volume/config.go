@@ -44,5 +44,8 @@ type Options struct {
 type Config struct {
 	Engine *drivers.Engine
 	Tenant uint64
+	// Closed is called once when Close of a snapshot's device has waited for all requests; nil: nothing is. It is not called if Close gives
+	// up before that.
+	Closed func(context.Context)
 	Options
 }

@@ -25,6 +25,7 @@ type Device struct {
 	lease  Lease          // nil: a snapshot
 	tenant uint64
 	o      Options
+	closed func(context.Context) // nil: nobody wants to know
 	log    *slog.Logger
 
 	id           chunk.VolumeID
@@ -119,6 +120,7 @@ func Open(ctx context.Context, c Config, lease Lease) (*Device, error) {
 // OpenSnapshot returns a device that reads a snapshot. It needs no lease.
 func OpenSnapshot(_ context.Context, c Config, s *mapper.Snapshot) (*Device, error) {
 	d := newDevice(c, nil, s.Volume, s.Geometry, s.Size)
+	d.closed = c.Closed
 	d.m = mapper.New(d.meta, s.Volume, s.Geometry, s.Size, s.Owners, s.Pages, ^chunk.Serial(0), d.o.MapMemory)
 	d.start()
 	return d, nil
@@ -212,6 +214,9 @@ func (d *Device) Close(ctx context.Context) error {
 		d.watch.close()
 	}
 	if d.lease == nil {
+		if drained == nil && d.closed != nil {
+			d.closed(ctx)
+		}
 		return drained
 	}
 	err := errors.Join(drained, d.Err())

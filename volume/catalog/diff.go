@@ -41,33 +41,40 @@ func (p *Pool) diff(ctx context.Context, from, to Ref, o DiffOptions, fn func(vo
 	if from.Snapshot == "" {
 		return tell(drivers.ErrInvalid, "%v is a volume: what is compared with has to be a snapshot", from)
 	}
-	was, err := p.readable(ctx, from)
+	was, end, err := p.readable(ctx, from)
 	if err != nil {
 		return err
 	}
+	defer end(ctx)
 	d := comparison{p: p, from: was, exact: o.Exact, fn: fn}
 	if to.Snapshot == "" && o.Hidden == 0 {
 		return p.diffNow(ctx, &d, to.Volume)
 	}
 	var is *mapper.Snapshot
 	if to.Snapshot != "" {
-		is, err = p.readable(ctx, to)
+		is, end, err = p.readable(ctx, to)
 	} else {
-		is, err = p.hidden(ctx, to.Volume, o.Hidden)
+		if is, err = p.hidden(ctx, to.Volume, o.Hidden); err == nil {
+			end, err = p.reading(ctx, is, to)
+		}
 	}
 	if err != nil {
 		return err
 	}
+	defer end(ctx)
 	return d.withSnapshot(ctx, is)
 }
 
-// readable returns the snapshot of a name that is not being removed.
-func (p *Pool) readable(ctx context.Context, r Ref) (*mapper.Snapshot, error) {
-	_, s, err := p.findSnapshot(ctx, r)
+// readable returns the snapshot of a name, which is not removed until end is called.
+func (p *Pool) readable(ctx context.Context, r Ref) (s *mapper.Snapshot, end func(context.Context), err error) {
+	_, s, err = p.findSnapshot(ctx, r)
 	if err == nil && s.Deleting {
 		err = removing(r)
 	}
-	return s, err
+	if err == nil {
+		end, err = p.reading(ctx, s, r)
+	}
+	return s, end, err
 }
 
 // diffNow compares with a volume as it is now. If this pool has it open, a hidden snapshot of it is taken for the time.

@@ -46,6 +46,10 @@
 // snapshot and then lists the registrations (it also looks before, to set no flag that it would take back). At least one of the two sees the other and backs off. A registration ends once
 // nothing of the clone can be read, or nothing of it reaches what came before it.
 //
+// A reader leaves a record at the snapshot and then reads that again; the remover lists readers, too. Such a record counts as long
+// as the process lives that made it, or, where nobody can tell, until its host is started anew. What dead ones leave is removed by the next
+// remover or collection.
+//
 // # Lock order
 //
 // Every operation on a volume has the volume's turn in the pool, and its lease. The turn of a parent comes before that of

@@ -66,18 +66,33 @@ func (t tracked) Abandon() {
 	t.pool.ended(t.id, t.entry, t.Lease)
 }
 
-// OpenSnapshot opens a snapshot for reading. It needs no lease. The device is the caller's to close.
+// OpenSnapshot opens a snapshot for reading. It needs no lease. Until the device, which is the caller's to close, is closed or the
+// process ends the snapshot is not removed, provided that the pool can be written.
 func (p *Pool) OpenSnapshot(ctx context.Context, r Ref) (*volume.Device, error) {
 	_, s, err := p.findSnapshot(ctx, r)
-	if err != nil {
-		return nil, doing(err, "open snapshot %v", r)
+	if err == nil && s.Deleting {
+		err = removing(r)
 	}
-	if s.Deleting {
-		return nil, removing(r)
+	var dev *volume.Device
+	if err == nil {
+		dev, err = p.openKnown(ctx, s, r)
 	}
-	dev, err := volume.OpenSnapshot(ctx, p.config(s.Volume), s)
 	if err != nil {
 		return nil, doing(err, "open snapshot %v", r)
 	}
 	return dev, nil
+}
+
+func (p *Pool) openKnown(ctx context.Context, s *mapper.Snapshot, r Ref) (*volume.Device, error) {
+	end, err := p.reading(ctx, s, r)
+	if err != nil {
+		return nil, err
+	}
+	c := p.config(s.Volume)
+	c.Closed = end
+	dev, err := volume.OpenSnapshot(ctx, c, s)
+	if err != nil {
+		end(ctx)
+	}
+	return dev, err
 }

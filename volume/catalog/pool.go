@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"skerry/chunk"
@@ -39,6 +40,9 @@ type Pool struct {
 	mu      sync.Mutex
 	closed  bool
 	entries map[chunk.VolumeID]*entry
+	readers map[string]bool // of snapshots that this pool reads, the names of the records
+
+	reads atomic.Uint64 // records of readers that were made
 }
 
 // Init makes a pool of an empty place. It fails with ErrPoolExists if there is one.
@@ -87,6 +91,7 @@ func Open(ctx context.Context, e *drivers.Engine, o Options) (*Pool, error) {
 		engine: e, client: client, o: o, log: o.Logger, id: record.ID,
 		instance: locking.NewInstance(e, o.Identity, locking.Options{Now: o.Now, Logger: o.Logger}),
 		entries:  make(map[chunk.VolumeID]*entry),
+		readers:  make(map[string]bool),
 	}, nil
 }
 

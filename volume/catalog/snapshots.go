@@ -226,7 +226,7 @@ func (h *Held) dropSnapshots(ctx context.Context, r Ref, all ...*mapper.Snapshot
 	return nil
 }
 
-// unneeded fails with ErrInUse if one of these snapshots of the held volume has clones. r names what is to be removed.
+// unneeded fails with ErrInUse if one of these snapshots of the held volume has clones, or is being read. r names what is to be removed.
 func (h *Held) unneeded(ctx context.Context, r Ref, all ...*mapper.Snapshot) error {
 	if len(all) == 0 {
 		return nil
@@ -236,10 +236,17 @@ func (h *Held) unneeded(ctx context.Context, r Ref, all ...*mapper.Snapshot) err
 		serials[s.Serial] = true
 	}
 	clones, err := h.clones(ctx, serials)
+	if err == nil {
+		err = hasClones(r, clones)
+	}
 	if err != nil {
 		return err
 	}
-	return hasClones(r, clones)
+	readers, err := h.readers(ctx, serials)
+	if err != nil {
+		return err
+	}
+	return hasReaders(r, readers)
 }
 
 // clones returns the names of the clones of snapshots of the held volume, by a fresh list of registrations. Those of clones that are

@@ -34,6 +34,7 @@ type model struct {
 	p       *process
 	volumes map[string]*modelVolume
 	trash   []*modelVolume // the newest last
+	reader  reader         // of a snapshot, for long
 }
 
 // modelSeed returns the seed of a random test: SKERRY_SEED, or a new one.
@@ -61,6 +62,7 @@ func TestModelOfNames(t *testing.T) {
 		for range 60 {
 			m.step()
 		}
+		m.endReading()
 		m.verify()
 		m.removeAll()
 	}
@@ -91,7 +93,7 @@ func (m *model) step() {
 		}
 		return nil
 	}
-	switch m.rng.IntN(15) {
+	switch m.rng.IntN(17) {
 	case 0:
 		what, want = "create "+fresh, taken(fresh)
 		_, err = m.p.Create(ctx, fresh, catalog.CreateOptions{Size: mib, ChunkSize: chunkSize})
@@ -194,6 +196,8 @@ func (m *model) step() {
 		what, err, want = m.restore(fresh)
 	case 14:
 		what, err, want = m.purge(fresh)
+	case 15, 16:
+		what, err, want = m.read(name, snap)
 	}
 	if what != "" && !errors.Is(err, want) {
 		t.Fatalf("%s: %v, want %v", what, err, want)
@@ -203,6 +207,9 @@ func (m *model) step() {
 // mayGo returns what a removal of a volume, or of one of its snapshots, must have said. Clones that reach nothing of it any more may, but need
 // not, stand in the way.
 func (m *model) mayGo(err error, v *modelVolume, snap string) error {
+	if m.reader.dev != nil && m.reader.of == v && (snap == "" || snap == m.reader.snap) {
+		return catalog.ErrInUse
+	}
 	for _, c := range slices.Concat(slices.Collect(maps.Values(m.volumes)), m.trash) {
 		if c.parent != v || snap != "" && c.from != snap {
 			continue
@@ -220,6 +227,7 @@ func (m *model) restart() {
 	m.t.Helper()
 	switch m.rng.IntN(3) {
 	case 0:
+		m.endReading()
 		m.p.stop()
 	case 1:
 		m.storage = m.storage.Kill()
@@ -229,6 +237,7 @@ func (m *model) restart() {
 		m.p.die()
 		m.boot++
 	}
+	m.abandonReading()
 	m.p = start(m.t, m.storage, m.boot)
 	m.p.check()
 	if m.rng.IntN(2) == 0 {

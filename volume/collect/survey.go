@@ -115,13 +115,16 @@ func (s *survey) snapshots(ctx context.Context, w walker) error {
 	if err != nil {
 		return s.note("snapshots", err)
 	}
-	clones := make(map[chunk.Serial]int)
+	needed := make(map[chunk.Serial]int) // how many clones and readers need a snapshot
 	var ids []chunk.VolumeID
 	err = s.c.p.Registrations(ctx, s.root.Volume, func(snap chunk.Serial, clone chunk.VolumeID) {
-		clones[snap]++
+		needed[snap]++
 		ids = append(ids, clone)
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.readers(ctx, needed); err != nil {
 		return err
 	}
 	for _, snap := range all {
@@ -132,12 +135,29 @@ func (s *survey) snapshots(ctx context.Context, w walker) error {
 		if err := s.note(what, w.walk(ctx, snap.Owners, snap.Pages, snap.Geometry)); err != nil {
 			return err
 		}
-		if !s.alive && clones[snap.Serial] == 0 && (snap.Hidden() || snap.Deleting) {
+		if !s.alive && needed[snap.Serial] == 0 && (snap.Hidden() || snap.Deleting) {
 			s.c.report.Snapshots++
 			s.c.found(Leak, s.root.Name, "%s is needed by nobody: gc removes it", what)
 		}
 	}
 	return s.registrations(ctx, all, ids)
+}
+
+// readers counts living readers of snapshots like clones, and looks for what dead ones left.
+func (s *survey) readers(ctx context.Context, needed map[chunk.Serial]int) error {
+	all, err := s.c.p.Readers(ctx, s.root.Volume)
+	dead := 0
+	for _, reader := range all {
+		if reader.Alive {
+			needed[reader.Snapshot]++
+		} else {
+			dead++
+		}
+	}
+	if dead > 0 {
+		s.c.found(Stale, s.root.Name, "%d readers of its snapshots are dead: gc removes their records", dead)
+	}
+	return err
 }
 
 // registrations looks for registrations that pin nothing.
