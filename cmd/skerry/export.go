@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,17 +23,20 @@ type exportResult struct {
 }
 
 func (a *app) exportCommand() *cobra.Command {
-	var format string
+	var format, compress string
 	var force bool
 	c := &cobra.Command{
 		Use:   "export NAME[@SNAP] FILE|-",
 		Short: "Write a volume or a snapshot to a disk image",
-		Long: `Write the content of a volume or a snapshot to a raw image: a file, which is sparse, a block device, or - for
-standard output. A file appears under its name only when it is complete and durable. A file that exists
-is replaced, and a block device written, only with --force.
+		Long: `Write the content of a volume or a snapshot to a disk image, raw or qcow2: a file, which is sparse, a block device, a pipe, or - for
+standard output. The format is that of the file's suffix, .qcow2, else raw. A file appears under its name only when it is complete
+and durable. A file that exists is replaced, and a block device written, only with --force.
+
+The clusters of a qcow2 file can be compressed: with zlib, or with zstd, which is quicker and needs qemu 5.1 or later to read.
 
 A volume that another process holds cannot be exported; a snapshot of it can.`,
 		Example: `  skerry export golden@v1 golden.raw
+  skerry export golden@v1 golden.qcow2 --compress zstd
   skerry export vm1 /dev/sdb --force
   skerry export vm1@nightly - | zstd > vm1.raw.zst`,
 		Args: cobra.ExactArgs(2),
@@ -41,24 +45,32 @@ A volume that another process holds cannot be exported; a snapshot of it can.`,
 			if err != nil {
 				return err
 			}
-			if format != string(transfer.Raw) {
-				return usage("export %s: format %q: only raw images are written; convert one with qemu-img convert", r, format)
+			o := transfer.ExportOptions{Force: force, Format: transfer.Format(format), Compress: transfer.Compression(compress)}
+			if o.Format == transfer.Auto && strings.HasSuffix(args[1], ".qcow2") {
+				o.Format = transfer.Qcow2
 			}
-			return a.export(cmd.Context(), r, args[1], force)
+			if compress == "none" {
+				o.Compress = transfer.Uncompressed
+			}
+			if err := o.Check(); err != nil {
+				return usage("export %s: %w", r, err)
+			}
+			return a.export(cmd.Context(), r, args[1], o)
 		},
 	}
-	c.Flags().StringVar(&format, "format", string(transfer.Raw), "format of the image")
+	c.Flags().StringVar(&format, "format", "", "format of the image, raw or qcow2, instead of that of the suffix")
+	c.Flags().StringVar(&compress, "compress", "none", "compress the clusters of a qcow2 file: none, zlib or zstd")
 	c.Flags().BoolVarP(&force, "force", "f", false, "replace a file, overwrite a block device")
 	return c
 }
 
-func (a *app) export(ctx context.Context, r catalog.Ref, file string, force bool) error {
+func (a *app) export(ctx context.Context, r catalog.Ref, file string, o transfer.ExportOptions) error {
 	return a.holding(ctx, func(ctx context.Context, s *session) error {
 		dev, err := s.openRef(ctx, r)
 		if err != nil {
 			return err
 		}
-		done, err := a.writeImage(ctx, dev, file, force)
+		done, err := a.writeImage(ctx, dev, file, o)
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 		defer cancel()
 		if err = errors.Join(err, dev.Close(closing)); err != nil {
@@ -84,12 +96,12 @@ func (s *session) openRef(ctx context.Context, r catalog.Ref) (*volume.Device, e
 	return s.pool.OpenSnapshot(ctx, r)
 }
 
-func (a *app) writeImage(ctx context.Context, dev *volume.Device, file string, force bool) (transfer.Progress, error) {
+func (a *app) writeImage(ctx context.Context, dev *volume.Device, file string, o transfer.ExportOptions) (transfer.Progress, error) {
 	show := a.print.Progress("export")
 	defer show.End()
-	o := transfer.Options{Progress: func(p transfer.Progress) { show.Update(p.Done, p.Total) }}
+	o.Progress = func(p transfer.Progress) { show.Update(p.Done, p.Total) }
 	if file == "-" {
 		return transfer.ExportStream(ctx, dev, a.stdout, o)
 	}
-	return transfer.ExportFile(ctx, dev, file, transfer.ExportOptions{Options: o, Force: force})
+	return transfer.ExportFile(ctx, dev, file, o)
 }

@@ -104,7 +104,9 @@ func TestWrongUsage(t *testing.T) {
 		2 rename vm1 x@y
 		2 import x
 		1 import - x                        | empty
-		2 export vm1 x --format qcow2       | qemu-img
+		2 export vm1 x --format vmdk        | vmdk raw qcow2
+		2 export vm1 x --compress zstd      | qcow2
+		2 export vm1 x.qcow2 --compress lz4 | lz4 zlib zstd
 		2 serve                             | --nbd
 		2 serve vm1 --nbd /path             | unix:/path
 		2 serve vm1 --nbd tcp:host          | port

@@ -35,13 +35,14 @@ func contentOf(t testing.TB, path string) []byte {
 	return b
 }
 
+// importFile imports an image, to a disk of its size.
 func importFile(t *testing.T, path string, o OpenOptions) []byte {
 	t.Helper()
 	img, err := OpenFile(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDisk(int(img.VolumeSize()))
+	d := newDisk(int(max(img.VolumeSize(), o.Size)))
 	if _, err := Import(t.Context(), img, d, Options{}); err != nil {
 		t.Fatal(err)
 	}

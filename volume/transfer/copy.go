@@ -69,26 +69,66 @@ func (p *progress) final() Progress {
 	return p.now
 }
 
-// inSegments calls do for all segments of [0, size), several at once, each with a buffer of
+// cursor hands out the segments of [0, size) that are worth a look, in ascending order.
+type cursor struct {
+	size int64
+	// skip returns the first offset from off on that may have something else than zeros, or the size.
+	skip func(ctx context.Context, off int64) (int64, error)
+	// begin, if not nil, is told of each segment before the next one is handed out.
+	begin func(off int64)
+	p     *progress
+
+	mu sync.Mutex
+	at int64
+}
+
+// next returns the next segment's offset, the size at the end.
+func (c *cursor) next(ctx context.Context) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at >= c.size {
+		return c.size, nil
+	}
+	off, err := c.skip(ctx, c.at)
+	if err != nil {
+		return 0, err
+	}
+	if off < c.size {
+		off = off / segmentSize * segmentSize
+	}
+	if off = max(off, c.at); off > c.at {
+		c.p.done(off - c.at)
+	}
+	c.at = off
+	if off < c.size {
+		c.at = min(c.size, off+segmentSize)
+		if c.begin != nil {
+			c.begin(off)
+		}
+	}
+	return off, nil
+}
+
+// inSegments calls do for the segments that c hands out, several at once, each with a buffer of
 // the segment's size that is the callee's until it returns. The first error cancels the rest and is returned when all have
 // returned.
-func inSegments(ctx context.Context, size int64, workers int, do func(ctx context.Context, off int64, buf []byte) error) error {
+func inSegments(ctx context.Context, c *cursor, workers int, do func(ctx context.Context, off int64, buf []byte) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range min(int64(workers), (size+segmentSize-1)/segmentSize) {
+	for range min(int64(workers), (c.size+segmentSize-1)/segmentSize) {
 		g.Go(func() error {
-			buf := make([]byte, min(segmentSize, size))
+			buf := make([]byte, min(segmentSize, c.size))
 			for {
-				off := next.Add(segmentSize) - segmentSize
-				if off >= size {
-					return nil
-				}
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := do(ctx, off, buf[:min(segmentSize, size-off)]); err != nil {
+				off, err := c.next(ctx)
+				if err != nil || off >= c.size {
 					return err
 				}
+				if err := do(ctx, off, buf[:min(segmentSize, c.size-off)]); err != nil {
+					return err
+				}
+				c.p.done(min(segmentSize, c.size-off))
 			}
 		})
 	}

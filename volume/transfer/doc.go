@@ -1,5 +1,5 @@
 // Package transfer moves the content of volumes from and to foreign disk files,
-// images: import, export, and the formats that it reads.
+// images: import, export, and the formats that they know.
 //
 // A copy is positional and checked: the range is cut into segments of 4 MiB, each worker takes the next
 // segment, reads all of it or fails, and writes it where it was read, so that nothing depends on the order in
@@ -17,6 +17,10 @@
 // read by it (qcow2_check.go), unpacking takes bounded memory whatever the file asks for, and no file is opened because
 // an image names it unless the caller allows that. Internal snapshots of qcow2 images are passed over: the content is that of the disk as it is.
 //
+// Exported qcow2 images have version 3 and clusters of 64 KiB; clusters of zeros are left out, and there is no backing file. To a file
+// clusters go in the order in which workers have them (qcow2_export.go), compressed ones share clusters of the file. To a pipe
+// the tables go first (qcow2_stream.go): what has data is known from the extents.
+//
 // An exported file appears under its name only when it is complete and durable: until then it is a hidden file
-// beside it, "."+name+".<random>.partial".
+// beside it, "."+name+".<random>.partial", with as much of the name as fits.
 package transfer

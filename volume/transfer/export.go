@@ -22,16 +22,43 @@ type Origin interface {
 	Extents(ctx context.Context, off, n int64, fn func(volume.Extent) bool) error
 }
 
-// ExportOptions are the choices of an export to a file.
+// ExportOptions are the choices of an export.
 type ExportOptions struct {
 	Options
-	// Force lets the export replace a file, or write a block device.
+	// Force lets the export to a file replace one, or write a block device.
 	Force bool
+	// Format is that of the image, Raw or Qcow2; Auto means Raw.
+	Format Format
+	// Compress is how the clusters of a qcow2 image are compressed; empty: not at all.
+	Compress Compression
 }
 
-// ExportFile writes the content of dev as a raw image. A regular file appears under its name only when it is complete
-// and durable, and replaces another only with Force. A block device is written in place, only with Force, and
-// must be large enough; what it has beyond stays. Anything else, such as a pipe, is written from front to back.
+// Compression names a way to compress the clusters of a qcow2 image.
+type Compression string
+
+// The ways to compress. Programs older than qemu 5.1 cannot read zstd.
+const (
+	Uncompressed Compression = ""
+	Zlib         Compression = "zlib"
+	Zstd         Compression = "zstd"
+)
+
+// Check refuses what cannot be written.
+func (o ExportOptions) Check() error {
+	switch {
+	case o.Format != Auto && o.Format != Raw && o.Format != Qcow2:
+		return fmt.Errorf("%q: want raw or qcow2: %w", o.Format, ErrFormat)
+	case o.Compress != Uncompressed && o.Compress != Zlib && o.Compress != Zstd:
+		return fmt.Errorf("compression %q: want zlib or zstd: %w", o.Compress, ErrFormat)
+	case o.Compress != Uncompressed && o.Format != Qcow2:
+		return fmt.Errorf("only qcow2 images have compressed clusters: %w", ErrFormat)
+	}
+	return nil
+}
+
+// ExportFile writes the content of dev as an image. A regular file appears under its name only when it is complete
+// and durable, and replaces another only with Force; a symbolic link stays, and the file is what it leads to. A block device is written in
+// place, only with Force, and must be large enough; what it has beyond stays. Anything else, such as a pipe, is written from front to back.
 func ExportFile(ctx context.Context, dev Origin, path string, o ExportOptions) (Progress, error) {
 	p, err := exportFile(ctx, dev, path, o)
 	if err != nil {
@@ -41,9 +68,15 @@ func ExportFile(ctx context.Context, dev Origin, path string, o ExportOptions) (
 }
 
 func exportFile(ctx context.Context, dev Origin, path string, o ExportOptions) (Progress, error) {
+	if err := o.Check(); err != nil {
+		return Progress{}, err
+	}
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
+		if _, err := os.Lstat(path); err == nil {
+			return Progress{}, errors.New("is a symbolic link that leads nowhere; remove it, or export to where it is to lead")
+		}
 		return exportNew(ctx, dev, path, o)
 	case err != nil:
 		return Progress{}, err
@@ -52,19 +85,28 @@ func exportFile(ctx context.Context, dev Origin, path string, o ExportOptions) (
 	case st.Mode().IsRegular() && !o.Force:
 		return Progress{}, fmt.Errorf("%w; replace it with --force", os.ErrExist)
 	case st.Mode().IsRegular():
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return Progress{}, err
+		}
 		return exportNew(ctx, dev, path, o)
-	case st.Mode()&os.ModeDevice != 0 && st.Mode()&os.ModeCharDevice == 0:
+	case isBlockDevice(st.Mode()):
 		if !o.Force {
 			return Progress{}, errors.New("is a block device; overwrite it with --force")
 		}
 		return exportDevice(ctx, dev, path, o)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := openSink(ctx, path)
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := ExportStream(ctx, dev, f, o.Options)
+	p, err := exportStream(ctx, dev, f, o)
 	return p, errors.Join(err, f.Close())
+}
+
+// partialName returns the name of the hidden file that becomes base. Names are at most 255 bytes long.
+func partialName(base string) string {
+	suffix := "." + rand.Text() + ".partial"
+	return "." + base[:min(len(base), unix.NAME_MAX-1-len(suffix))] + suffix
 }
 
 func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (Progress, error) {
@@ -72,19 +114,19 @@ func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (P
 	if dir == "" {
 		dir = "."
 	}
-	temp := filepath.Join(dir, "."+base+"."+rand.Text()+".partial")
+	temp := filepath.Join(dir, partialName(base))
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	var failed *os.PathError
 	if errors.As(err, &failed) {
-		return Progress{}, fmt.Errorf("create a file in %s: %w", dir, failed.Err)
+		return Progress{}, fmt.Errorf("create a file in %s: %w", dir, imageSpace(failed.Err, dir))
 	}
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := fillNew(ctx, dev, f, o.Options)
-	err = errors.Join(err, f.Close())
+	p, err := fillNew(ctx, dev, f, o)
+	err = errors.Join(err, imageSpace(f.Close(), dir))
 	if err == nil {
-		err = publish(temp, path, o.Force)
+		err = imageSpace(publish(temp, path, o.Force), dir)
 	}
 	if err != nil {
 		return p, errors.Join(err, os.Remove(temp))
@@ -93,15 +135,29 @@ func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (P
 }
 
 // fillNew writes the content of dev to an empty file, which reads as zeros, and makes it durable.
-func fillNew(ctx context.Context, dev Origin, f *os.File, o Options) (Progress, error) {
-	if err := f.Truncate(dev.Size()); err != nil {
-		return Progress{}, err
+func fillNew(ctx context.Context, dev Origin, f *os.File, o ExportOptions) (p Progress, err error) {
+	w := imageFile{f, filepath.Dir(f.Name())}
+	if o.Format == Qcow2 {
+		p, err = exportQcow2(ctx, dev, w, o)
+	} else if err = f.Truncate(dev.Size()); err == nil {
+		p, err = exportRandom(ctx, dev, w, o.Options, nil)
 	}
-	p, err := exportRandom(ctx, dev, f, o, nil)
 	if err != nil {
 		return p, err
 	}
-	return p, f.Sync()
+	return p, imageSpace(f.Sync(), w.where)
+}
+
+// imageFile is a file that an image is written to. Its errors tell that there is no space from the same in a pool.
+type imageFile struct {
+	*os.File
+	where string
+}
+
+// WriteAt implements io.WriterAt.
+func (f imageFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	return n, imageSpace(err, f.where)
 }
 
 // publish gives the file temp its name.
@@ -137,11 +193,19 @@ func exportDevice(ctx context.Context, dev Origin, path string, o ExportOptions)
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := fillDevice(ctx, dev, f, o.Options)
+	p, err := fillDevice(ctx, dev, f, o)
 	return p, errors.Join(err, f.Close())
 }
 
-func fillDevice(ctx context.Context, dev Origin, f *os.File, o Options) (Progress, error) {
+func fillDevice(ctx context.Context, dev Origin, f *os.File, o ExportOptions) (Progress, error) {
+	if o.Format == Qcow2 {
+		// Every cluster that the image refers to is written whole, so what the device had before does not show.
+		p, err := exportQcow2(ctx, dev, imageFile{f, f.Name()}, o)
+		if err != nil {
+			return p, err
+		}
+		return p, f.Sync()
+	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return Progress{}, err
@@ -149,7 +213,7 @@ func fillDevice(ctx context.Context, dev Origin, f *os.File, o Options) (Progres
 	if size < dev.Size() {
 		return Progress{}, fmt.Errorf("device of %d bytes is too small for %d", size, dev.Size())
 	}
-	p, err := exportRandom(ctx, dev, f, o, func(off, n int64) error { return zeroRange(f, off, n) })
+	p, err := exportRandom(ctx, dev, f, o.Options, func(off, n int64) error { return zeroRange(f, off, n) })
 	if err != nil {
 		return p, err
 	}
@@ -187,8 +251,12 @@ func exportRandom(ctx context.Context, dev Origin, w io.WriterAt, o Options, zer
 		}
 		return err
 	}
-	err := inSegments(ctx, dev.Size(), o.workers(), func(ctx context.Context, off int64, buf []byte) error {
-		err := eachExtent(ctx, dev, off, int64(len(buf)), func(e volume.Extent) error {
+	c := &cursor{size: dev.Size(), p: p, skip: skipZeros(dev)}
+	if zero != nil {
+		c.skip = func(_ context.Context, off int64) (int64, error) { return off, nil }
+	}
+	err := inSegments(ctx, c, o.workers(), func(ctx context.Context, off int64, buf []byte) error {
+		return eachExtent(ctx, dev, off, int64(len(buf)), func(e volume.Extent) error {
 			if e.Flags&volume.Zero != 0 {
 				if zero == nil {
 					return nil
@@ -214,13 +282,28 @@ func exportRandom(ctx context.Context, dev Origin, w io.WriterAt, o Options, zer
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		p.done(int64(len(buf)))
-		return nil
 	})
 	return p.final(), err
+}
+
+// skipZeros returns a cursor's skip for a device. It looks at little first, since extents of data are
+// looked at to their end, and then at more and more.
+func skipZeros(dev Origin) func(context.Context, int64) (int64, error) {
+	return func(ctx context.Context, off int64) (int64, error) {
+		for window := int64(segmentSize); off < dev.Size(); window *= 8 {
+			found := false
+			err := eachExtent(ctx, dev, off, min(window, dev.Size()-off), func(e volume.Extent) error {
+				if found = found || e.Flags&volume.Zero == 0; !found {
+					off = e.Offset + e.Length
+				}
+				return nil
+			})
+			if err != nil || found {
+				return off, err
+			}
+		}
+		return off, nil
+	}
 }
 
 // eachExtent calls fn for the extents of a range, clipped to it, and checks that they cover it.
@@ -244,38 +327,4 @@ func eachExtent(ctx context.Context, dev Origin, off, n int64, fn func(volume.Ex
 		return fmt.Errorf("extents: they end at %d, want %d", at, end)
 	}
 	return nil
-}
-
-// ExportStream writes the content of dev to w from front to back, zeros included.
-func ExportStream(ctx context.Context, dev Origin, w io.Writer, o Options) (Progress, error) {
-	p := newProgress(o, dev.Size())
-	buf := make([]byte, min(segmentSize, dev.Size()))
-	for off := int64(0); off < dev.Size(); {
-		if err := ctx.Err(); err != nil {
-			return p.final(), err
-		}
-		b := buf[:min(segmentSize, dev.Size()-off)]
-		err := eachExtent(ctx, dev, off, int64(len(b)), func(e volume.Extent) error {
-			part := b[e.Offset-off:][:e.Length]
-			if e.Flags&volume.Zero != 0 {
-				clear(part)
-				return nil
-			}
-			return dev.ReadAt(ctx, part, e.Offset)
-		})
-		if err != nil {
-			return p.final(), fmt.Errorf("read %d bytes at %d: %w", len(b), off, err)
-		}
-		n, err := w.Write(b)
-		if err == nil && n != len(b) {
-			err = io.ErrShortWrite
-		}
-		if err != nil {
-			return p.final(), fmt.Errorf("write at %d: %w", off, err)
-		}
-		p.copied.Add(int64(len(b)))
-		p.done(int64(len(b)))
-		off += int64(len(b))
-	}
-	return p.final(), nil
 }

@@ -140,7 +140,7 @@ func TestExportInPlaceMakesZeros(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fillDevice(t.Context(), diskWith(want), f, Options{}); err != nil {
+	if _, err := fillDevice(t.Context(), diskWith(want), f, ExportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {
@@ -159,7 +159,7 @@ func TestExportToSmallDeviceIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fillDevice(t.Context(), diskWith(make([]byte, 512)), f, Options{}); err == nil {
+	if _, err := fillDevice(t.Context(), diskWith(make([]byte, 512)), f, ExportOptions{}); err == nil {
 		t.Error("no error")
 	}
 	if err := f.Close(); err != nil {
@@ -170,7 +170,7 @@ func TestExportToSmallDeviceIsRefused(t *testing.T) {
 func TestExportStream(t *testing.T) {
 	want := sparse(2*segmentSize+512, 7)
 	var b bytes.Buffer
-	if _, err := ExportStream(t.Context(), diskWith(want), &b, Options{}); err != nil {
+	if _, err := ExportStream(t.Context(), diskWith(want), &b, ExportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	same(t, b.Bytes(), want)
@@ -185,7 +185,7 @@ func (shortWriter) WriteAt(p []byte, _ int64) (int, error) { return len(p) - 1, 
 
 func TestB09ShortWritesAreErrors(t *testing.T) {
 	d := diskWith(bytes.Repeat([]byte{1}, 4096))
-	if _, err := ExportStream(t.Context(), d, shortWriter{}, Options{}); !errors.Is(err, io.ErrShortWrite) {
+	if _, err := ExportStream(t.Context(), d, shortWriter{}, ExportOptions{}); !errors.Is(err, io.ErrShortWrite) {
 		t.Error(err)
 	}
 	if _, err := exportRandom(t.Context(), d, shortWriter{}, Options{}, nil); !errors.Is(err, io.ErrShortWrite) {
@@ -217,12 +217,12 @@ func TestB09ExtentsMustCoverTheRange(t *testing.T) {
 		{{Offset: 0, Length: -4096}},
 	} {
 		d := gappyDisk{diskWith(make([]byte, 8192)), extents}
-		if _, err := ExportStream(t.Context(), d, io.Discard, Options{}); err == nil {
+		if _, err := ExportStream(t.Context(), d, io.Discard, ExportOptions{}); err == nil {
 			t.Errorf("%v: no error", extents)
 		}
 	}
 	past := gappyDisk{diskWith(sparse(8192, 1)), []volume.Extent{{Offset: 0, Length: 1 << 40}}}
-	if _, err := ExportStream(t.Context(), past, io.Discard, Options{}); err != nil {
+	if _, err := ExportStream(t.Context(), past, io.Discard, ExportOptions{}); err != nil {
 		t.Errorf("an extent that goes on beyond the range: %v", err)
 	}
 }

@@ -49,7 +49,17 @@ func Import(ctx context.Context, img *Image, dev Target, o Options) (Progress, e
 }
 
 func importRandom(ctx context.Context, src source, size int64, dev Target, o Options, p *progress) error {
-	return inSegments(ctx, size, o.workers(), func(ctx context.Context, off int64, buf []byte) error {
+	skip := func(_ context.Context, off int64) (int64, error) {
+		n, zero, err := src.extent(off, size-off)
+		if err != nil {
+			return 0, fmt.Errorf("extent at %d: %w", off, err)
+		}
+		if !zero {
+			n = 0
+		}
+		return off + n, nil
+	}
+	return inSegments(ctx, &cursor{size: size, skip: skip, p: p}, o.workers(), func(ctx context.Context, off int64, buf []byte) error {
 		for at := int64(0); at < int64(len(buf)); {
 			n, zero, err := src.extent(off+at, int64(len(buf))-at)
 			if err != nil {
@@ -67,7 +77,6 @@ func importRandom(ctx context.Context, src source, size int64, dev Target, o Opt
 			}
 			at += n
 		}
-		p.done(int64(len(buf)))
 		return nil
 	})
 }

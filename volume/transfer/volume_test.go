@@ -86,7 +86,7 @@ func importAs(ctx context.Context, p *catalog.Pool, path, name string, chunkSize
 func wants(t *testing.T, dev transfer.Origin, want []byte) {
 	t.Helper()
 	var b bytes.Buffer
-	if _, err := transfer.ExportStream(t.Context(), dev, &b, transfer.Options{}); err != nil {
+	if _, err := transfer.ExportStream(t.Context(), dev, &b, transfer.ExportOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(b.Bytes(), want) {
