@@ -54,15 +54,17 @@ func (p *Pool) begin(ctx context.Context, name string, o CreateOptions) (*Held, 
 	if len(o.Source) > mapper.MaxSource {
 		return nil, tell(drivers.ErrInvalid, "source of %d bytes: at most %d", len(o.Source), mapper.MaxSource)
 	}
-	root := &mapper.Root{Name: name, Size: o.Size, Geometry: geom, Source: o.Source}
-	if o.Keep > 0 {
-		root.Until = p.o.Now().Add(o.Keep)
-	}
-	h, err := p.found(ctx, root)
+	h, err := p.found(ctx, &mapper.Root{Name: name, Size: o.Size, Geometry: geom, Source: o.Source})
 	if err != nil {
 		return nil, err
 	}
-	if err := p.reserve(ctx, name, h.id); err != nil {
+	err = p.reserve(ctx, name, h.id)
+	if err == nil && o.Keep > 0 {
+		// Not before it has the name, without which nobody would find it again.
+		until := p.o.Now().Add(o.Keep)
+		err = h.lease.Switch(ctx, func(r *mapper.Root) { r.Until = until })
+	}
+	if err != nil {
 		return nil, h.undo(ctx, err)
 	}
 	return h, nil

@@ -172,3 +172,13 @@ func (d *comparison) maps(ctx context.Context, is mapper.Picture, fn func(volume
 		return fn(e)
 	})
 }
+
+// Changes calls fn with the extents of the snapshot to that may differ from the snapshot from, as Diff does by the maps alone. Something must keep
+// both.
+func (p *Pool) Changes(ctx context.Context, from, to *mapper.Snapshot, fn func(volume.Extent) error) error {
+	d := comparison{p: p, from: from, fn: fn}
+	if err := d.withSnapshot(ctx, to); err != nil {
+		return fmt.Errorf("compare snapshots %v and %v of volume %v: %w", from.Serial, to.Serial, to.Volume, err)
+	}
+	return nil
+}

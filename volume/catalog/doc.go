@@ -18,7 +18,7 @@
 //	rename          new name record · root names it [c] · old record gone
 //	remove volume   snapshots flagged · their registrations listed · root deleted [c] · snapshots, name, objects, registration at the
 //	                parent gone · roots gone, the highest last
-//	copy            pin · root (creating), name record · objects, pages, snapshots · root live and released [c] · pin gone
+//	copy            pin · root (creating) · name record · root kept · objects, pages, snapshots · root live and released [c] · pin gone
 //	pin             root (creating) · registration at the snapshot · snapshot read again
 //	remove snapshot record flagged · registrations listed · record gone [c]
 //	trash           trash record · root trashed [c] · name record gone
