@@ -13,7 +13,7 @@ func eachCommand(t *testing.T, fn func(*cobra.Command)) {
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
 		for _, sub := range c.Commands() {
-			if sub.Name() != "help" && !sub.IsAdditionalHelpTopicCommand() {
+			if sub.Name() != "help" && !sub.Hidden && !sub.IsAdditionalHelpTopicCommand() {
 				fn(sub)
 			}
 			walk(sub)

@@ -33,7 +33,7 @@ says. What is installed needs them under man1 of a directory that man looks in.`
 // writeMan writes the page of a command and those below it. The same program writes the same bytes at any time.
 func writeMan(c *cobra.Command, dir string) error {
 	for _, sub := range c.Commands() {
-		if sub.Name() == "help" {
+		if sub.Name() == "help" || sub.Hidden {
 			continue
 		}
 		if err := writeMan(sub, dir); err != nil {
