@@ -11,17 +11,24 @@ import (
 // being stored. At most one exists at a time; it ends with Commit or Abort.
 type Capture struct {
 	m      *Map
+	count  uint64 // of chunks; what lies beyond is left out
 	pages  []*page
 	stored map[uint64]PageRef
 }
 
 // Capture takes a picture of all pages changed since the last one. No change may be under way.
-func (m *Map) Capture() *Capture {
-	c := &Capture{m: m, stored: make(map[uint64]PageRef)}
+func (m *Map) Capture() *Capture { return m.CaptureTo(m.PageCount() * PageChunks) }
+
+// CaptureTo is Capture for a map that ends after count chunks, at least one: what lies beyond is not in what is stored, and leaves the map with
+// Commit. The last of these chunks must have been marked with [Map.Mend] since the last capture, and none beyond it may be changed from now on,
+// unless Abort is called.
+func (m *Map) CaptureTo(count uint64) *Capture {
+	c := &Capture{m: m, count: count, stored: make(map[uint64]PageRef)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.pages {
-		p := m.pages[i].Load()
+	pages := m.table()
+	for i := range pages {
+		p := pages[i].Load()
 		if p == nil {
 			continue
 		}
@@ -63,6 +70,22 @@ func (c *Capture) Store(next func() (chunk.Serial, error), write func(name strin
 	return nil
 }
 
+// beyond returns the first entry of a page that lies beyond the map's end, if one does.
+func (c *Capture) beyond(number uint64) (first int, ok bool) {
+	start := number * PageChunks
+	if c.count >= start+PageChunks {
+		return 0, false
+	}
+	return int(max(c.count, start) - start), true
+}
+
+// cut empties the entries from first on.
+func (c *content) cut(first int) {
+	for i := first; i < PageChunks; i++ {
+		c.put(uint16(i), nil)
+	}
+}
+
 func (c *Capture) encode(p *page, serial chunk.Serial) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,18 +93,25 @@ func (c *Capture) encode(p *page, serial chunk.Serial) []byte {
 	if picture == nil {
 		picture = &p.content
 	}
+	if first, beyond := c.beyond(p.number); beyond {
+		picture = picture.clone()
+		picture.cut(first)
+	}
 	if picture.empty() {
 		return nil
 	}
 	return encodePage(picture, c.m.volume, p.number, serial, c.m.geom, *c.m.owners.Load())
 }
 
+// pageCount returns the number of pages that the captured map has.
+func (c *Capture) pageCount() uint64 { return (c.count + PageChunks - 1) / PageChunks }
+
 // Refs returns the owners and page references of the map as captured, once Store has succeeded.
 func (c *Capture) Refs() ([]chunk.VolumeID, []PageRef) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	var refs []PageRef
-	for n, r := range c.m.refs {
+	for n, r := range c.m.refs[:c.pageCount()] {
 		if s, ok := c.stored[uint64(n)]; ok {
 			r = s
 		}
@@ -102,9 +132,40 @@ func (c *Capture) Commit() (replaced []chunk.Serial) {
 		}
 		c.m.refs[n] = r
 	}
+	replaced = c.truncateLocked(replaced)
 	c.m.mu.Unlock()
 	c.end(false)
 	c.m.shrink()
+	return replaced
+}
+
+// truncateLocked takes what lies beyond the end out of the map, and appends the volume's own pages of it to replaced.
+func (c *Capture) truncateLocked(replaced []chunk.Serial) []chunk.Serial {
+	m, pages := c.m, c.m.table()
+	for n := c.count / PageChunks; n < uint64(len(pages)); n++ {
+		first, _ := c.beyond(n)
+		if ref := m.refs[n]; first == 0 && ref.Serial != 0 {
+			if ref.Owner == 0 {
+				replaced = append(replaced, ref.Serial)
+			}
+			m.refs[n] = PageRef{}
+		}
+		p := pages[n].Load()
+		if p == nil {
+			continue
+		}
+		p.mu.Lock()
+		p.content.cut(first)
+		if first == 0 {
+			if p.dirty {
+				p.dirty = false
+				m.dirty.Add(-1)
+			}
+			p.gone = true
+			pages[n].Store(nil)
+		}
+		p.mu.Unlock()
+	}
 	return replaced
 }
 
@@ -128,8 +189,9 @@ func (m *Map) shrink() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var sum int64
-	for i := range m.pages {
-		if p := m.pages[i].Load(); p != nil {
+	pages := m.table()
+	for i := range pages {
+		if p := pages[i].Load(); p != nil {
 			p.mu.Lock()
 			sum += p.content.size()
 			p.mu.Unlock()
@@ -137,7 +199,7 @@ func (m *Map) shrink() {
 	}
 	m.memory.Store(sum)
 	if sum > m.limit {
-		m.evictLocked(uint64(len(m.pages)))
+		m.evictLocked(uint64(len(m.table())))
 	}
 }
 

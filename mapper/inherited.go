@@ -13,7 +13,7 @@ type Inherited struct {
 }
 
 // PageCount returns how many pages the map has.
-func (m *Map) PageCount() uint64 { return uint64(len(m.pages)) }
+func (m *Map) PageCount() uint64 { return uint64(len(m.table())) }
 
 // Inherited appends to list the chunks of one page, in ascending order, that show data in objects of other owners than the volume. What is
 // such data never grows.

@@ -28,7 +28,7 @@ type Map struct {
 
 	owners atomic.Pointer[[]chunk.VolumeID] // only grows
 	mark   atomic.Uint64
-	pages  []atomic.Pointer[page]
+	pages  atomic.Pointer[[]atomic.Pointer[page]] // only grows
 	memory atomic.Int64
 	clock  atomic.Uint64
 
@@ -55,7 +55,8 @@ type page struct {
 func New(store Store, volume chunk.VolumeID, geom chunk.Geometry, size int64, owners []chunk.VolumeID, refs []PageRef, mark chunk.Serial, limit int64) *Map {
 	m := &Map{store: store, volume: volume, geom: geom, blocks: geom.Blocks(), limit: limit}
 	count := PageCount(geom, size)
-	m.pages = make([]atomic.Pointer[page], count)
+	pages := make([]atomic.Pointer[page], count)
+	m.pages.Store(&pages)
 	m.refs = make([]PageRef, count)
 	for _, r := range refs {
 		m.refs[r.Number] = r
@@ -243,12 +244,16 @@ func (c *content) clone() *content {
 	return n
 }
 
+// table returns the pages in memory.
+func (m *Map) table() []atomic.Pointer[page] { return *m.pages.Load() }
+
 // get returns a page in memory, locked, or nil.
 func (m *Map) get(number uint64) *page {
-	if number >= uint64(len(m.pages)) {
-		panic(fmt.Sprintf("mapper: page %d of %d", number, len(m.pages)))
+	pages := m.table()
+	if number >= uint64(len(pages)) {
+		panic(fmt.Sprintf("mapper: page %d of %d", number, len(pages)))
 	}
-	p := m.pages[number].Load()
+	p := pages[number].Load()
 	if p == nil {
 		return nil
 	}
@@ -276,7 +281,7 @@ func (m *Map) lock(ctx context.Context, number uint64) (*page, error) {
 // load brings a page into memory. Several may load one page; the first to end wins.
 func (m *Map) load(ctx context.Context, number uint64) (*page, error) {
 	for {
-		if p := m.pages[number].Load(); p != nil {
+		if p := m.table()[number].Load(); p != nil {
 			return p, nil
 		}
 		m.mu.Lock()
@@ -317,7 +322,7 @@ func (m *Map) install(p *page, ref PageRef) *page {
 	size := p.content.size() // before others see and change it
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if q := m.pages[p.number].Load(); q != nil {
+	if q := m.table()[p.number].Load(); q != nil {
 		return q
 	}
 	if m.refs[p.number] != ref {
@@ -325,7 +330,7 @@ func (m *Map) install(p *page, ref PageRef) *page {
 	}
 	m.clock.Add(1)
 	p.used.Store(m.clock.Load())
-	m.pages[p.number].Store(p)
+	m.table()[p.number].Store(p)
 	if m.memory.Add(size) > m.limit {
 		m.evictLocked(p.number)
 	}
@@ -365,20 +370,21 @@ func (m *Map) ownerIndex(id chunk.VolumeID) (uint16, error) {
 
 // evictLocked forgets pages that were not used lately until the limit holds; not page keep, nor changed ones.
 func (m *Map) evictLocked(keep uint64) {
+	pages := m.table()
 	for round := range 2 {
 		now := m.clock.Load()
-		for i := range m.pages {
+		for i := range pages {
 			if m.memory.Load() <= m.limit/4*3 {
 				return
 			}
-			p := m.pages[i].Load()
-			if p == nil || p.number == keep || round == 0 && now-p.used.Load() < uint64(len(m.pages)/2) {
+			p := pages[i].Load()
+			if p == nil || p.number == keep || round == 0 && now-p.used.Load() < uint64(len(pages)/2) {
 				continue
 			}
 			p.mu.Lock()
 			if !p.dirty && p.pending == nil {
 				p.gone = true
-				m.pages[i].Store(nil)
+				pages[i].Store(nil)
 				m.memory.Add(-p.content.size())
 			}
 			p.mu.Unlock()

@@ -197,6 +197,34 @@ func (w *walk) flatten() {
 	}
 }
 
+// truncate ends the map after some chunks and lets it grow again.
+func (w *walk) truncate() {
+	if w.capture != nil {
+		w.end()
+	}
+	count := w.hot[w.rng.IntN(len(w.hot))] + w.rng.Uint64N(2)
+	count = max(1, min(count, w.geom.Count(w.size)))
+	if err := w.m.Mend(w.t.Context(), count-1); err != nil {
+		w.t.Fatal(err)
+	}
+	rest := w.model.clone()
+	maps.DeleteFunc(rest.chunks, func(index uint64, _ []modelLayer) bool { return index >= count })
+	w.capture, w.captured = w.m.CaptureTo(count), rest
+	w.fill(0) // a change while it is stored
+	owners, refs := w.storeCapture()
+	if size := int64(count) * w.geom.Size(); validRefs(owners, refs, PageCount(w.geom, size)) != nil {
+		w.t.Fatalf("%d chunks have pages %v", count, refs)
+	}
+	if w.rng.IntN(3) == 0 {
+		w.capture.Abort()
+	} else {
+		w.capture.Commit()
+		maps.DeleteFunc(w.model.chunks, func(index uint64, _ []modelLayer) bool { return index >= count })
+	}
+	w.capture = nil
+	checkMap(w.t, w.m, w.model, w.hot...)
+}
+
 func (w *walk) step() {
 	switch op := w.rng.IntN(100); {
 	case op < 80:
@@ -220,6 +248,8 @@ func (w *walk) step() {
 		w.become()
 	case op < 96 && w.rng.IntN(4) == 0:
 		w.flatten()
+	case op < 97:
+		w.truncate()
 	default:
 		checkMap(w.t, w.m, w.model, 7, 2*PageChunks)
 	}
@@ -240,6 +270,35 @@ func TestMapAgreesWithAModel(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestMapGrows: chunks that are added are zeros and can be changed, also while others use the map.
+func TestMapGrows(t *testing.T) {
+	w := newWalk(t, random(t), chunk.MinSize, 1)
+	w.m = New(w.store, w.model.own, w.geom, w.geom.Size(), []chunk.VolumeID{w.model.own}, nil, 0, 1)
+	w.fill(0)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := int64(1); n <= 3*PageChunks; n += 100 {
+			w.m.Grow(n * w.geom.Size())
+		}
+	}()
+	for range 100 {
+		checkMap(t, w.m, w.model)
+		if err := w.m.Mend(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-done
+	w.m.Grow(w.size)
+	w.m.Grow(w.geom.Size()) // no smaller
+	checkMap(t, w.m, w.model, w.hot...)
+	for _, index := range w.hot {
+		w.fill(index)
+	}
+	w.reload()
+	checkMap(t, w.m, w.model)
 }
 
 func TestLateLayersLieBelowNewerOnes(t *testing.T) {

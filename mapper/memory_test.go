@@ -66,7 +66,7 @@ func TestMapsTakeLittleMemory(t *testing.T) {
 			var s *fullStore
 			used := heap(func() {
 				m, s = fullMap(t, c.size, 32<<20)
-				for n := uint64(0); n < uint64(len(m.pages)); n += c.step {
+				for n := uint64(0); n < uint64(len(m.table())); n += c.step {
 					if err := m.Ready(t.Context(), n*PageChunks); err != nil {
 						t.Fatal(err)
 					}
@@ -80,8 +80,8 @@ func TestMapsTakeLittleMemory(t *testing.T) {
 				t.Errorf("%d bytes in use, want at most %d", used, c.most)
 			}
 			kept := 0
-			for i := range m.pages {
-				if m.pages[i].Load() != nil {
+			for i := range m.table() {
+				if m.table()[i].Load() != nil {
 					kept++
 				}
 			}

@@ -19,8 +19,8 @@ func (d *Device) Adopt(ctx context.Context, owner chunk.VolumeID, serial chunk.S
 	if d.lease == nil {
 		return ErrReadOnly
 	}
-	if end > d.geom.Count(d.size) {
-		return fmt.Errorf("%w: chunk %d of %d", ErrOutOfRange, end-1, d.geom.Count(d.size))
+	if end > d.geom.Count(d.Size()) {
+		return fmt.Errorf("%w: chunk %d of %d", ErrOutOfRange, end-1, d.geom.Count(d.Size()))
 	}
 	slot := d.grace.enter()
 	defer d.grace.leave(slot)

@@ -11,6 +11,7 @@ import (
 	"skerry/drivers"
 	"skerry/drivers/faulty"
 	"skerry/drivers/mem"
+	"skerry/volume"
 )
 
 // step is one operation of a scenario. It begins the change in the model, and ends it if the volume says that it is done.
@@ -22,6 +23,9 @@ type step struct {
 func writeStep(rng *rand.Rand, off, n int64) step {
 	p := fill(rng, int(n))
 	return step{fmt.Sprintf("write %d+%d", off, n), func(w *world, m *model) error {
+		if off+n > int64(len(m.now)) {
+			return nil // resize has failed
+		}
 		m.write(p, off)
 		return w.dev.WriteAt(context.Background(), p, off)
 	}}
@@ -29,6 +33,9 @@ func writeStep(rng *rand.Rand, off, n int64) step {
 
 func discardStep(off, n int64) step {
 	return step{fmt.Sprintf("discard %d+%d", off, n), func(w *world, m *model) error {
+		if off+n > int64(len(m.now)) {
+			return nil // resize has failed
+		}
 		m.write(make([]byte, n), off)
 		return w.dev.Discard(context.Background(), off, n)
 	}}
@@ -63,6 +70,22 @@ func snapshotStep(name string) step {
 	}}
 }
 
+func resizeStep(size int64) step {
+	return step{fmt.Sprintf("resize to %d", size), func(w *world, m *model) error {
+		m.resize(size, w.geom)
+		err := w.dev.Resize(context.Background(), size)
+		if err == nil {
+			m.resized(size)
+			m.flushed()
+		}
+		return err
+	}}
+}
+
+var flattenStep = step{"flatten", func(w *world, m *model) error {
+	return w.dev.Flatten(context.Background(), volume.FlattenOptions{})
+}}
+
 var reopenStep = step{"close and open", func(w *world, m *model) error {
 	if err := w.close(); err != nil {
 		return err
@@ -72,7 +95,78 @@ var reopenStep = step{"close and open", func(w *world, m *model) error {
 	return w.open()
 }}
 
-// scenario touches every path that stores something.
+// story is a volume and what is done to it.
+type story struct {
+	name  string
+	begin func(t *testing.T) (*world, *model)
+	steps []step
+}
+
+func flushedClone(t *testing.T, seed uint64) (*world, *model) {
+	w, m := cloned(t, seed)
+	must(t, w.dev.Flush(t.Context()))
+	return w, m
+}
+
+func stories() []story {
+	small := func(t *testing.T) (*world, *model) { return newWorld(t, 6*64<<10, 64<<10), newModel(6 * 64 << 10) }
+	return []story{
+		{"requests", small, scenario(1)},
+		{"resize", small, resizes(2)},
+		{"flatten", func(t *testing.T) (*world, *model) { return flushedClone(t, 3) }, flattens(3)},
+	}
+}
+
+// resizes makes a volume smaller and larger, within a block, a chunk, and over chunks.
+func resizes(seed uint64) []step {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	const chunkSize = 64 << 10
+	return []step{
+		writeStep(rng, 0, 3*chunkSize),
+		writeStep(rng, 5*chunkSize, 9000),
+		flushStep,
+		writeStep(rng, 2*chunkSize, 12<<10), // in place, not flushed
+		resizeStep(2*chunkSize + 9*512),     // within a block that has data
+		writeStep(rng, 2*chunkSize, 9*512),
+		resizeStep(4*chunkSize + 512), // zeros follow
+		writeStep(rng, 2*chunkSize+4096, 2*chunkSize),
+		snapshotStep("s1"),
+		discardStep(chunkSize, 8192),
+		resizeStep(2 * chunkSize), // at a border of chunks
+		growStep,
+		resizeStep(2*chunkSize - 4096),
+		flushStep,
+		resizeStep(7*chunkSize - 512),
+		writeStep(rng, 6*chunkSize, chunkSize-512),
+		flushStep,
+		reopenStep,
+		resizeStep(512),
+		resizeStep(2 * chunkSize),
+		cutStep,
+		reopenStep,
+	}
+}
+
+// flattens gives a clone its own data, beside all else that a clone has.
+func flattens(seed uint64) []step {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	const chunkSize = 64 << 10
+	return []step{
+		writeStep(rng, 70000, 5000),
+		flushStep,
+		discardStep(3*chunkSize, 3*4096),
+		snapshotStep("s1"),
+		writeStep(rng, 4096, 700),
+		flattenStep,
+		writeStep(rng, 3*chunkSize, 20000), // to copied blocks
+		flushStep,
+		resizeStep(4 * chunkSize),
+		flattenStep, // there is nothing to do
+		reopenStep,
+	}
+}
+
+// scenario touches every path of requests that stores something.
 func scenario(seed uint64) []step {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	const chunkSize = 64 << 10
@@ -131,26 +225,27 @@ var endings = []struct {
 // backend in a scenario; and again while the volume is being opened after that. What was flushed must be there, snapshots must be as they
 // were, also when they are read before the volume is opened, and the volume works.
 func TestCrashBeforeEveryOperation(t *testing.T) {
-	for _, e := range endings {
-		t.Run(e.name, func(t *testing.T) {
-			t.Parallel()
-			for k := int64(1); ; k += stride {
-				if !crashAt(t, k, e.kill, e.keep) {
-					t.Logf("%d operations", k-1)
-					return
+	for _, s := range stories() {
+		for _, e := range endings {
+			t.Run(s.name+", "+e.name, func(t *testing.T) {
+				t.Parallel()
+				for k := int64(1); ; k += stride {
+					if !crashAt(t, s, k, e.kill, e.keep) {
+						t.Logf("%d operations", k-1)
+						return
+					}
+					if t.Failed() {
+						return
+					}
 				}
-				if t.Failed() {
-					return
-				}
-			}
-		})
+			})
+		}
 	}
 }
 
-// crashAt runs the scenario until operation k and ends it there. It returns false if the scenario has fewer.
-func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
-	m := newModel(6 * 64 << 10)
-	w := newWorld(t, 6*64<<10, 64<<10)
+// crashAt runs a story until operation k and ends it there. It returns false if the story has fewer.
+func crashAt(t *testing.T, s story, k int64, kill bool, keep func(int64) mem.Keep) bool {
+	w, m := s.begin(t)
 	var mu sync.Mutex // of the next two
 	var taken *mem.Backend
 	calls := int64(0)
@@ -175,7 +270,7 @@ func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
 	w.begin = hook
 	hook(w.faults)
 	var at string
-	for _, s := range scenario(1) {
+	for _, s := range s.steps {
 		at = s.name
 		if err := s.do(w, m); err != nil {
 			break
@@ -229,9 +324,12 @@ func crashAt(t *testing.T, k int64, kill bool, keep func(int64) mem.Keep) bool {
 	w.reopen()
 	check("read after the second opening", m.survive(content(t, w.dev)))
 	check("snapshots", m.sameSnapshots(w.snapshots()))
-	p := fill(rand.New(rand.NewPCG(uint64(k), 4)), 3000)
-	m.write(p, 60000)
-	check("write", w.dev.WriteAt(t.Context(), p, 60000))
+	off := min(60000, w.dev.Size()-512)
+	p := fill(rand.New(rand.NewPCG(uint64(k), 4)), int(min(3000, w.dev.Size()-off)))
+	m.write(p, off)
+	check("write", w.dev.WriteAt(t.Context(), p, off))
+	check("resize", w.dev.Resize(t.Context(), 9*64<<10))
+	m.resized(9 * 64 << 10)
 	check("close", w.close())
 	w.reopen()
 	check("read at last", m.same(content(t, w.dev)))
@@ -253,38 +351,43 @@ func TestErrorAtEveryOperation(t *testing.T) {
 		"unknown yes": faulty.FailAfter(faulty.ErrUnknown),
 		"unknown no":  faulty.Fail(faulty.ErrUnknown),
 	}
-	for name, action := range actions {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for k := int64(1); errorAt(t, k, action, 0) && !t.Failed(); k += stride {
-			}
-		})
+	for _, s := range stories() {
+		for name, action := range actions {
+			t.Run(s.name+", "+name, func(t *testing.T) {
+				t.Parallel()
+				for k := int64(1); errorAt(t, s, k, action, 0) && !t.Failed(); k += stride {
+				}
+			})
+		}
 	}
 }
 
 // TestLateDeliveryOfEveryMutation lets each mutation of a scenario end without a verdict, and do its work some steps later: in the same grant or
 // in a later one.
 func TestLateDeliveryOfEveryMutation(t *testing.T) {
-	for _, steps := range []int{1, 3, 100} {
-		t.Run(fmt.Sprintf("%d steps later", steps), func(t *testing.T) {
-			t.Parallel()
-			for k := int64(1); errorAt(t, k, faulty.Late(), steps) && !t.Failed(); k += stride {
-			}
-		})
+	for _, s := range stories() {
+		for _, steps := range []int{1, 3, 100} {
+			t.Run(fmt.Sprintf("%s, %d steps later", s.name, steps), func(t *testing.T) {
+				t.Parallel()
+				for k := int64(1); errorAt(t, s, k, faulty.Late(), steps) && !t.Failed(); k += stride {
+				}
+			})
+		}
 	}
 }
 
 // TestEveryMutationTwice delivers each mutation of a scenario a second time.
 func TestEveryMutationTwice(t *testing.T) {
-	for k := int64(1); errorAt(t, k, faulty.Twice(), 0) && !t.Failed(); k += stride {
+	for _, s := range stories() {
+		for k := int64(1); errorAt(t, s, k, faulty.Twice(), 0) && !t.Failed(); k += stride {
+		}
 	}
 }
 
-// errorAt runs the scenario with an error at operation k; what the storage holds back is delivered after some more steps, or at the
+// errorAt runs a story with an error at operation k; what the storage holds back is delivered after some more steps, or at the
 // end. It returns false if there are fewer operations.
-func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
-	m := newModel(6 * 64 << 10)
-	w := newWorld(t, 6*64<<10, 64<<10)
+func errorAt(t *testing.T, s story, k int64, action faulty.Action, late int) bool {
+	w, m := s.begin(t)
 	var mu sync.Mutex // of the next three
 	calls, hit := int64(0), ""
 	var holding *faulty.Backend
@@ -318,7 +421,7 @@ func errorAt(t *testing.T, k int64, action faulty.Action, late int) bool {
 		}
 	}
 	since := 0
-	for _, s := range scenario(1) {
+	for _, s := range s.steps {
 		err := s.do(w, m)
 		mu.Lock()
 		if holding != nil {

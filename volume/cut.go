@@ -130,10 +130,11 @@ func (d *Device) throttle(ctx context.Context) error {
 
 // cutOptions say what a cut does besides.
 type cutOptions struct {
-	barrier bool // raise the mark
-	last    bool // no change comes after it: the journal ends
-	grow    bool // go on with a larger journal
-	sole    bool // nothing of other owners is shown: they leave the root, and so does the source
+	barrier bool  // raise the mark
+	last    bool  // no change comes after it: the journal ends
+	grow    bool  // go on with a larger journal
+	size    int64 // 0, or bytes that the volume has from now on
+	sole    bool  // nothing of other owners is shown: they leave the root, and so does the source
 }
 
 // cutResult is what a cut left behind.
@@ -141,6 +142,7 @@ type cutResult struct {
 	bound  chunk.Serial // the root in force reaches every living object of a serial up to here
 	owners []chunk.VolumeID
 	pages  []mapper.PageRef
+	size   int64 // bytes of the volume
 }
 
 // Cut brings all that the journal says into the map's pages and a new root. After it the root
@@ -185,7 +187,17 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if err := d.gate.close(ctx); err != nil {
 		return r, fmt.Errorf("wait for requests under way: %w: %w", drivers.ErrUnavailable, err)
 	}
-	if o.barrier && d.retired.exposed.Load() > 0 {
+	r.size = d.end.Load()
+	smaller := o.size != 0 && o.size < r.size
+	if o.size != 0 {
+		if err := d.prepareSize(ctx, r.size, o.size); err != nil {
+			d.gate.open()
+			return r, err
+		}
+		defer func(old int64) { d.sized(old, o.size, err) }(r.size)
+		r.size = o.size
+	}
+	if (o.barrier || smaller) && d.retired.exposed.Load() > 0 {
 		d.gate.open()
 		return r, fmt.Errorf("%w: a write of unknown outcome is not hidden yet", drivers.ErrUnavailable)
 	}
@@ -193,7 +205,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		d.gate.open()
 		return r, err
 	}
-	if o.barrier {
+	if o.barrier || smaller {
 		d.m.SetMark(r.bound)
 	}
 	if next != nil {
@@ -207,7 +219,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if w != nil {
 		start = w.Head()
 	}
-	state, capture := d.dirty.cut(), d.m.Capture()
+	state, capture := d.dirty.cut(), d.capture(r.size, smaller)
 	state.dropped = slices.DeleteFunc(state.dropped, func(o journal.Object) bool {
 		return d.m.Shows(o.Chunk, o.Serial) // a write beside the discard of all else brought it back
 	})
@@ -227,6 +239,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 			if o.sole {
 				root.Source = nil
 			}
+			if o.size != 0 {
+				root.Size = o.size
+			}
 			switch {
 			case o.last:
 				root.Journals = nil
@@ -235,6 +250,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 				root.Journals = []mapper.JournalRef{{Generation: root.Generation, Boot: d.o.Boot, Start: start}}
 			}
 		})
+	}
+	if smaller && stored && isUnknown(err) {
+		err = d.settleSize(ctx, mark, err)
 	}
 	if err != nil {
 		capture.Abort()
@@ -327,7 +345,7 @@ func (d *Device) Snapshot(ctx context.Context, name string) (*mapper.Snapshot, e
 	}
 	root := d.lease.Root()
 	s := &mapper.Snapshot{
-		Volume: d.id, Serial: r.bound, Name: name, Size: d.size, Geometry: d.geom, Created: d.o.Now().UTC(), Parent: root.Parent,
+		Volume: d.id, Serial: r.bound, Name: name, Size: r.size, Geometry: d.geom, Created: d.o.Now().UTC(), Parent: root.Parent,
 		Owners: r.owners, Pages: r.pages,
 	}
 	if err := d.storeSnapshot(ctx, s); err != nil {

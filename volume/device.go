@@ -30,9 +30,10 @@ type Device struct {
 
 	id           chunk.VolumeID
 	geom         chunk.Geometry
-	size         int64
-	group        string   // of all the volume's objects, with a slash
-	failedBefore []string // objects whose sync failed before the device was opened
+	size         atomic.Int64 // bytes that requests may reach
+	end          atomic.Int64 // bytes of the volume as it is stored; more while it is made larger or smaller
+	group        string       // of all the volume's objects, with a slash
+	failedBefore []string     // objects whose sync failed before the device was opened
 	m            *mapper.Map
 	journal      atomic.Pointer[journal.Writer]
 	making       sync.Mutex    // of the journal
@@ -46,6 +47,7 @@ type Device struct {
 	garbage    garbage
 	merger     merger
 	flattening chan struct{} // has room for the one who flattens
+	resizing   chan struct{} // has room for the one who resizes
 	flusher    flusher
 	cutter     cutter
 	shared     chunk.Serial // pages up to here may be a snapshot's; under cutter.running
@@ -128,7 +130,9 @@ func OpenSnapshot(_ context.Context, c Config, s *mapper.Snapshot) (*Device, err
 
 func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, size int64) *Device {
 	o := c.Options.withDefaults()
-	d := &Device{engine: c.Engine, lease: lease, tenant: c.Tenant, o: o, id: id, geom: geom, size: size}
+	d := &Device{engine: c.Engine, lease: lease, tenant: c.Tenant, o: o, id: id, geom: geom}
+	d.size.Store(size)
+	d.end.Store(size)
 	d.log = o.Logger.With("volume", id)
 	var guard drivers.Guard
 	if lease != nil {
@@ -144,6 +148,7 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.cutter.init()
 	d.merger.init()
 	d.flattening = make(chan struct{}, 1)
+	d.resizing = make(chan struct{}, 1)
 	d.garbage.wake = make(chan struct{}, 1)
 	d.readers = newQueue(o.Workers, d.perform)
 	d.queue = newQueue(o.Workers, d.perform)
@@ -159,8 +164,8 @@ func (d *Device) start() {
 	}
 }
 
-// Size returns the device's size in bytes.
-func (d *Device) Size() int64 { return d.size }
+// Size returns the device's size in bytes. Resize changes it.
+func (d *Device) Size() int64 { return d.size.Load() }
 
 // ReadOnly reports whether the device is a snapshot.
 func (d *Device) ReadOnly() bool { return d.lease == nil }

@@ -1,6 +1,9 @@
 package volume
 
-import "context"
+import (
+	"context"
+	"runtime"
+)
 
 // Grow does the cut that a full journal asks for: it goes on with a larger one.
 func (d *Device) Grow(ctx context.Context) error {
@@ -25,3 +28,11 @@ const (
 	MergeDepth = mergeDepth
 	MaxDepth   = maxDepth
 )
+
+// AwaitClosedGate returns when changes of the volume are held up.
+func (d *Device) AwaitClosedGate() {
+	for d.gate.tryEnter() {
+		d.gate.leave()
+		runtime.Gosched()
+	}
+}

@@ -192,6 +192,9 @@ func (d *Device) copySome(ctx context.Context, index uint64, buf []byte) (bool, 
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
+	if index >= d.geom.Count(d.Size()) {
+		return false, nil // the volume was made smaller meanwhile
+	}
 	segs, err := d.plan(ctx, index, 0, d.geom.Size(), nil)
 	if err != nil {
 		return false, err

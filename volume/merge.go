@@ -84,6 +84,9 @@ func (d *Device) mergeChunk(ctx context.Context, index uint64) error {
 	if err := d.Err(); err != nil {
 		return err
 	}
+	if index >= d.geom.Count(d.Size()) {
+		return nil // the volume was made smaller meanwhile
+	}
 	if err := d.ready(ctx, index); err != nil {
 		return err
 	}

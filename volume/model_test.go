@@ -88,21 +88,41 @@ func runModel(t *testing.T, rng *rand.Rand, steps int) {
 			check(step, "snapshot", err)
 			m.snapshots[name] = append([]byte(nil), m.now...)
 			m.flushed()
-		case op < 85:
+		case op < 83:
+			size = max(512, min(size+chunkSize*int64(rng.IntN(7)-3)/2, 12*chunkSize)) &^ 511
+			if rng.IntN(3) == 0 {
+				size = max(512, size-512*rng.Int64N(20))
+			}
+			check(step, fmt.Sprintf("resize to %d", size), w.dev.Resize(ctx, size))
+			if int(size) != len(m.now) {
+				m.resized(size)
+				m.flushed() // all was stored with the size
+			}
+		case op < 84:
+			if rng.IntN(2) == 0 {
+				check(step, "snapshots", m.sameSnapshots(w.snapshots()))
+				w.clone(size)
+				clear(m.snapshots)
+			} else {
+				check(step, "flatten", w.dev.Flatten(ctx, volume.FlattenOptions{}))
+				w.alone()
+			}
+			m.flushed()
+		case op < 86:
 			if rng.IntN(3) == 0 {
 				check(step, "grow", w.dev.Grow(ctx))
 				break
 			}
 			_, err := w.dev.Cut(ctx)
 			check(step, "cut", err)
-		case op < 88:
+		case op < 89:
 			check(step, "close", w.close())
 			m.flushed()
 			w.reopen()
-		case op < 91:
+		case op < 92:
 			w.kill()
 			check(step, "after kill -9", m.same(content(t, w.dev)))
-		case op < 94:
+		case op < 95:
 			w.crash(mem.KeepRandom(rng))
 			check(step, "after power loss", m.survive(content(t, w.dev)))
 		default:

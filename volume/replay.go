@@ -38,7 +38,7 @@ func (d *Device) replay(ctx context.Context, root *mapper.Root) error {
 // than the mark, since no replay crosses a barrier.
 func (d *Device) apply(ctx context.Context, root *mapper.Root, state *journal.State) error {
 	check := func(o journal.Object, end int) error {
-		if o.Serial <= root.Mark || o.Chunk >= d.geom.Count(d.size) || end > d.geom.Blocks() {
+		if o.Serial <= root.Mark || o.Chunk >= d.geom.Count(d.Size()) || end > d.geom.Blocks() {
 			return fmt.Errorf("%w: the journal names object %v of chunk %d", ErrDamaged, o.Serial, o.Chunk)
 		}
 		return nil
@@ -60,11 +60,11 @@ func (d *Device) apply(ctx context.Context, root *mapper.Root, state *journal.St
 		}
 	}
 	for _, b := range state.Blocks {
-		if b.Object.Serial.Generation() == 0 || b.Object.Chunk >= d.geom.Count(d.size) || b.Block >= d.geom.Blocks() {
-			return fmt.Errorf("%w: the journal has data for object %v of chunk %d", ErrDamaged, b.Object.Serial, b.Object.Chunk)
+		if b.Object.Serial <= root.Mark && b.Object.Serial.Generation() > 0 {
+			continue // also of chunks that a barrier has cut off
 		}
-		if b.Object.Serial <= root.Mark {
-			continue
+		if b.Object.Serial.Generation() == 0 || b.Object.Chunk >= d.geom.Count(d.Size()) || b.Block >= d.geom.Blocks() {
+			return fmt.Errorf("%w: the journal has data for object %v of chunk %d", ErrDamaged, b.Object.Serial, b.Object.Chunk)
 		}
 		if err := d.restoreBlock(ctx, b); err != nil {
 			return err

@@ -61,8 +61,14 @@ func (d *Device) accept(r *Request) error {
 	if r.Kind == Flush {
 		return nil
 	}
-	if r.Offset < 0 || r.Length < 0 || r.Offset > d.size || r.Length > d.size-r.Offset {
-		return fmt.Errorf("%w: %d bytes at %d of %d", ErrOutOfRange, r.Length, r.Offset, d.size)
+	return d.inRange(r)
+}
+
+// inRange checks that a request lies in the volume as large as it is now.
+func (d *Device) inRange(r *Request) error {
+	size := d.Size()
+	if r.Offset < 0 || r.Length < 0 || r.Offset > size || r.Length > size-r.Offset {
+		return fmt.Errorf("%w: %d bytes at %d of %d", ErrOutOfRange, r.Length, r.Offset, size)
 	}
 	return nil
 }
@@ -119,6 +125,9 @@ func (d *Device) writeInline(r *Request) bool {
 		return false
 	}
 	defer d.gate.leave()
+	if r.Offset+r.Length > d.Size() {
+		return false // it was made smaller meanwhile
+	}
 	first, end := p.Blocks()
 	h, ok := d.locks.try(p.Index, first, end)
 	if !ok {

@@ -53,6 +53,9 @@ func (w *world) windowSnapshots(v windows) map[string][]byte {
 
 // settle takes the content after an error, of which a later crash may show what was before.
 func (m *model) settle(got []byte) error {
+	if err := m.fits(got); err != nil {
+		return err
+	}
 	for s := 0; s*chunk.SectorSize < len(m.now); s++ {
 		g := got[s*chunk.SectorSize : min((s+1)*chunk.SectorSize, len(got))]
 		if bytes.Equal(g, m.sector(s)) {
@@ -253,6 +256,36 @@ func runWindows(t *testing.T, rng *rand.Rand) {
 			} else {
 				m.flushed()
 				w.reopen()
+			}
+		case op < 87:
+			// Made smaller, and larger again, without an error then.
+			end := v.at[rng.IntN(len(v.at))] + 512*rng.Int64N(v.size/512+1)
+			end = max(512, min(end, size-512))
+			for i, at := range v.at {
+				if n := min(v.size, at+v.size-end); n > 0 {
+					m.write(make([]byte, n), int64(i+1)*v.size-n)
+				}
+			}
+			err := w.dev.Resize(ctx, end)
+			arm(false)
+			if err != nil {
+				mu.Lock()
+				log = append(log, fmt.Sprintf("step %d, resize to %d: %v", step, end, err))
+				mu.Unlock()
+			}
+			switch {
+			case err != nil && !faults:
+				fatal(step, "resize", err)
+			case w.dev.Err() != nil:
+				w.crash(mem.KeepRandom(rng))
+				fatal(step, "grow after a failure", w.dev.Resize(ctx, size))
+				fatal(step, "after a failed resize", m.survive(v.read(t, w.dev)))
+			default:
+				fatal(step, "grow", w.dev.Resize(ctx, size))
+				if err != nil {
+					fatal(step, "after an error of resize", m.settle(v.read(t, w.dev)))
+				}
+				m.flushed()
 			}
 		case op < 89:
 			arm(false)

@@ -190,6 +190,7 @@ type model struct {
 	may       map[int][][]byte // by sector; a sector that is missing can only be what it is now
 	snapshots map[string][]byte
 	maybe     map[string][]byte // the snapshot that was being taken
+	wanted    int64             // the size that it was being given, or may have got by what failed; 0: none
 }
 
 func newModel(size int64) *model {
@@ -208,11 +209,45 @@ func (m *model) sector(s int) []byte {
 	return m.now[s*chunk.SectorSize : min((s+1)*chunk.SectorSize, len(m.now))]
 }
 
+// resize begins a change of the size: from now on a crash can show it.
+func (m *model) resize(size int64, geom chunk.Geometry) {
+	m.wanted = size
+	end := min(geom.Start(geom.Count(size)), int64(len(m.now)))
+	for s := size / chunk.SectorSize; s*chunk.SectorSize < end; s++ {
+		m.may[int(s)] = append(m.may[int(s)], make([]byte, len(m.sector(int(s)))))
+	}
+}
+
+// resized says that the size is size.
+func (m *model) resized(size int64) {
+	m.wanted = 0
+	m.now = append(m.now[:min(size, int64(len(m.now)))], make([]byte, max(0, size-int64(len(m.now))))...)
+	for s := range m.may {
+		if int64(s)*chunk.SectorSize >= size {
+			delete(m.may, s)
+		}
+	}
+}
+
+// fits compares the size, which may have changed.
+func (m *model) fits(got []byte) error {
+	if len(got) != len(m.now) && int64(len(got)) == m.wanted {
+		m.resized(m.wanted)
+	}
+	if len(got) != len(m.now) {
+		return fmt.Errorf("the volume has %d bytes, want %d, or %d", len(got), len(m.now), m.wanted)
+	}
+	return nil
+}
+
 // flushed says that a flush has ended.
 func (m *model) flushed() { clear(m.may) }
 
 // survive compares the content after a crash, which then is the content.
 func (m *model) survive(got []byte) error {
+	if err := m.fits(got); err != nil {
+		return err
+	}
 	for s := 0; s*chunk.SectorSize < len(m.now); s++ {
 		g := got[s*chunk.SectorSize : min((s+1)*chunk.SectorSize, len(got))]
 		ok := bytes.Equal(g, m.sector(s))
@@ -230,6 +265,9 @@ func (m *model) survive(got []byte) error {
 
 // same compares the content where nothing may be lost.
 func (m *model) same(got []byte) error {
+	if err := m.fits(got); err != nil {
+		return err
+	}
 	if !bytes.Equal(got, m.now) {
 		i := 0
 		for got[i] == m.now[i] {

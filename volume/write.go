@@ -47,6 +47,9 @@ func (d *Device) tryChange(ctx context.Context, r *Request) error {
 	if err := d.lease.Err(); err != nil {
 		return err
 	}
+	if err := d.inRange(r); err != nil {
+		return err // the volume was made smaller meanwhile
+	}
 	if err := d.ensureJournal(ctx); err != nil {
 		return err
 	}
@@ -322,7 +325,7 @@ func (d *Device) zeroPiece(ctx context.Context, p chunk.Piece) error {
 	stop := p.Off + p.Length
 	first := int((p.Off + chunk.BlockSize - 1) / chunk.BlockSize)
 	end := int(stop / chunk.BlockSize)
-	if d.geom.Start(p.Index)+stop == d.size {
+	if d.geom.Start(p.Index)+stop == d.end.Load() {
 		end = int((stop + chunk.BlockSize - 1) / chunk.BlockSize) // nothing follows the last block
 	}
 	if first >= end {
