@@ -26,11 +26,15 @@ func Import(ctx context.Context, img *Image, dev Target, o Options) (Progress, e
 		return Progress{}, fmt.Errorf("import %s: %d bytes do not fit a volume of %d", img.name, need, dev.Size())
 	}
 	p := newProgress(o, img.size)
+	flushed := newFlushing(ctx, dev)
 	var err error
 	if img.stream != nil {
-		err = importStream(ctx, img, dev, o, p)
+		err = importStream(ctx, img, flushed, o, p)
 	} else {
-		err = importRandom(ctx, img.data, img.size, dev, o, p)
+		err = importRandom(ctx, img.data, img.size, flushed, o, p)
+	}
+	if ferr := flushed.end(err != nil); err == nil {
+		err = ferr
 	}
 	for _, verify := range img.verify {
 		if err == nil {
@@ -46,6 +50,63 @@ func Import(ctx context.Context, img *Image, dev Target, o Options) (Progress, e
 		return p.final(), fmt.Errorf("import %s: %w", img.name, err)
 	}
 	return p.final(), nil
+}
+
+// flushing is a target that is flushed while it is written, every flushEvery bytes, so that the storage has work before the last
+// byte is there and little to do after it.
+type flushing struct {
+	Target
+	ctx    context.Context // of the flushes, which belong to no single write
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	since   int64 // bytes written since the last flush began
+	running bool
+	err     error // of a flush
+}
+
+const flushEvery = 64 << 20
+
+func newFlushing(ctx context.Context, dev Target) *flushing {
+	f := &flushing{Target: dev}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	return f
+}
+
+// WriteAt implements Target. It fails once a flush has failed.
+func (f *flushing) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := f.Target.WriteAt(ctx, p, off); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.since += int64(len(p)); f.since >= flushEvery && !f.running {
+		f.since, f.running = 0, true
+		f.wg.Go(f.flush)
+	}
+	return f.err
+}
+
+func (f *flushing) flush() {
+	err := f.Flush(f.ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running = false
+	if err != nil && f.err == nil {
+		f.err = fmt.Errorf("flush: %w", err)
+	}
+}
+
+// end waits for the flush that runs, and returns the error of one that failed. Nothing is written any more. If
+// the copy has failed, the flush need not succeed.
+func (f *flushing) end(failed bool) error {
+	if failed {
+		f.cancel()
+	}
+	f.wg.Wait()
+	f.cancel()
+	return f.err
 }
 
 func importRandom(ctx context.Context, src source, size int64, dev Target, o Options, p *progress) error {

@@ -298,3 +298,30 @@ func TestIsZero(t *testing.T) {
 		b[i] = 0
 	}
 }
+
+// A large import is flushed while it goes on; when such a flush fails, so does the import, and it writes no more.
+func TestLargeImportIsFlushedOnTheWay(t *testing.T) {
+	want := bytes.Repeat([]byte("data"), (2*flushEvery+segmentSize)/4)
+	image := func() *Image {
+		return random(shortSource{data: want, part: segmentSize, end: int64(len(want))}, len(want))
+	}
+	d := newDisk(len(want))
+	if _, err := Import(t.Context(), image(), d, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	same(t, d.data, want)
+	if d.flushes < 2 {
+		t.Errorf("%d flushes", d.flushes)
+	}
+	broken := errors.New("broken")
+	d = newDisk(len(want))
+	d.fail = func(k volume.Kind, _ int64) error {
+		if k == volume.Flush {
+			return broken
+		}
+		return nil
+	}
+	if _, err := Import(t.Context(), image(), d, Options{}); !errors.Is(err, broken) || d.flushes != 0 {
+		t.Errorf("%v, %d flushes", err, d.flushes)
+	}
+}
