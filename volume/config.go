@@ -47,5 +47,8 @@ type Config struct {
 	// Closed is called once when Close of a snapshot's device has waited for all requests; nil: nothing is. It is not called if Close gives
 	// up before that.
 	Closed func(context.Context)
+	// Verify says whether the source, which the root names, is still what it was; nil if there is none. Flatten asks it before
+	// the source leaves the root. It may be called concurrently.
+	Verify func() error
 	Options
 }

@@ -232,11 +232,13 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	}
 	stored := err == nil
 	var named []mapper.JournalRef
+	image := ""
 	if stored {
 		err = d.lease.Switch(ctx, func(root *mapper.Root) {
 			named = root.Journals
 			root.Owners, root.Pages, root.Mark = r.owners, r.pages, mark
 			if o.sole {
+				image = sourceObject(root)
 				root.Source = nil
 			}
 			if o.size != 0 {
@@ -264,6 +266,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if o.sole {
 		d.m.Sole()
 	}
+	if image != "" {
+		d.garbage.add(image)
+	}
 	d.dirty.cutDone(state)
 	if w != nil {
 		w.Release(start)
@@ -281,6 +286,18 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		d.shared, err = d.lease.NextSerial()
 	}
 	return r, err
+}
+
+// sourceObject returns the name of the object that the volume's source lies in; empty if it lies elsewhere, or there is none.
+func sourceObject(root *mapper.Root) string {
+	if len(root.Source) == 0 {
+		return ""
+	}
+	s, err := mapper.DecodeSource(root.Source)
+	if err != nil || s.Object == 0 {
+		return "" // where it cannot be read the collector finds what is left
+	}
+	return chunk.SerialName(root.Volume, chunk.Images, s.Object)
 }
 
 // soleOwner returns the volume alone as the owner of its pages.

@@ -23,6 +23,7 @@ type Device struct {
 	meta   drivers.Client // pages
 	back   drivers.Client // cuts, removal
 	lease  Lease          // nil: a snapshot
+	verify func() error   // of the source; nil: there is none
 	tenant uint64
 	o      Options
 	closed func(context.Context) // nil: nobody wants to know
@@ -130,7 +131,7 @@ func OpenSnapshot(_ context.Context, c Config, s *mapper.Snapshot) (*Device, err
 
 func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, size int64) *Device {
 	o := c.Options.withDefaults()
-	d := &Device{engine: c.Engine, lease: lease, tenant: c.Tenant, o: o, id: id, geom: geom}
+	d := &Device{engine: c.Engine, lease: lease, verify: c.Verify, tenant: c.Tenant, o: o, id: id, geom: geom}
 	d.size.Store(size)
 	d.end.Store(size)
 	d.log = o.Logger.With("volume", id)

@@ -70,6 +70,11 @@ func (d *Device) flatten(ctx context.Context, o FlattenOptions) error {
 			return err
 		}
 	}
+	if d.verify != nil {
+		if err := d.verify(); err != nil {
+			return err
+		}
+	}
 	if err := f.cut(ctx, cutOptions{sole: true}); err != nil {
 		return err
 	}
