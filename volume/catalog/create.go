@@ -103,7 +103,12 @@ func (p *Pool) make(ctx context.Context, root *mapper.Root) (*Held, error) {
 
 // commit makes a volume live that is being created and has its name, and gives it back. If it fails the volume is removed.
 func (p *Pool) commit(ctx context.Context, h *Held) (Info, error) {
-	err := h.lease.Release(ctx, func(r *mapper.Root) { r.State, r.Until, r.Source = mapper.Live, time.Time{}, nil })
+	return p.commitWith(ctx, h, nil)
+}
+
+// commitWith is commit for a volume that is still to be copied from a source.
+func (p *Pool) commitWith(ctx context.Context, h *Held, source []byte) (Info, error) {
+	err := h.lease.Release(ctx, func(r *mapper.Root) { r.State, r.Until, r.Source = mapper.Live, time.Time{}, source })
 	if err != nil {
 		return Info{}, h.undo(ctx, err)
 	}
@@ -142,6 +147,8 @@ type Creation struct {
 	lease *locking.Lease
 	dev   *volume.Device
 	ended bool
+
+	source []byte // see Bind
 }
 
 // Begin makes a volume, to be filled through its device, that appears with Commit. The name is taken from now on.
@@ -171,7 +178,7 @@ func (h *Held) creation(ctx context.Context) (*Creation, error) {
 		return nil, err
 	}
 	c := &Creation{pool: h.pool, id: h.id, name: h.Root().Name, lease: h.lease, dev: dev}
-	h.pool.opened(h.entry, dev, h.lease)
+	h.pool.opened(h.entry, dev, h.lease, nil)
 	h.pool.leave(h.id, h.entry)
 	return c, nil
 }
@@ -184,7 +191,7 @@ func (c *Creation) Commit(ctx context.Context) (Info, error) {
 	h, err := c.close(ctx)
 	if err == nil {
 		var info Info
-		if info, err = c.pool.commit(ctx, h); err == nil {
+		if info, err = c.pool.commitWith(ctx, h, c.source); err == nil {
 			return info, nil
 		}
 	} else if h != nil {

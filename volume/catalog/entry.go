@@ -16,6 +16,7 @@ type entry struct {
 
 	dev   *volume.Device // open for writing
 	lease *locking.Lease // of dev
+	bound *bound         // the same, if the volume of dev has a source
 	ended chan struct{}  // closed when dev has given up lease
 
 	pin *locking.Lease // of a pin that is in use here
@@ -60,10 +61,10 @@ func (p *Pool) forget(id chunk.VolumeID, e *entry) {
 }
 
 // opened remembers the open device of a volume.
-func (p *Pool) opened(e *entry, dev *volume.Device, lease *locking.Lease) {
+func (p *Pool) opened(e *entry, dev *volume.Device, lease *locking.Lease, b *bound) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	e.dev, e.lease, e.ended = dev, lease, make(chan struct{})
+	e.dev, e.lease, e.bound, e.ended = dev, lease, b, make(chan struct{})
 }
 
 // ended forgets the device whose lease has ended.
@@ -74,7 +75,7 @@ func (p *Pool) ended(id chunk.VolumeID, e *entry, lease *locking.Lease) {
 		return
 	}
 	close(e.ended)
-	e.dev, e.lease, e.ended = nil, nil, nil
+	e.dev, e.lease, e.bound, e.ended = nil, nil, nil, nil
 	if e.users == 0 {
 		delete(p.entries, id)
 	}

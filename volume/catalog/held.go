@@ -164,8 +164,13 @@ func (h *Held) device(ctx context.Context, fn func(*volume.Device) error) error 
 	if h.dev != nil {
 		return fn(h.dev)
 	}
-	dev, err := volume.Open(ctx, h.pool.config(h.id), kept{h.lease, h})
+	config, lease, b, err := h.pool.attach(ctx, h.Root(), kept{h.lease, h})
 	if err != nil {
+		return err
+	}
+	dev, err := volume.Open(ctx, config, lease)
+	if err != nil {
+		b.end()
 		return err // names the volume
 	}
 	return errors.Join(fn(dev), dev.Close(ctx))

@@ -34,6 +34,8 @@ type Info struct {
 	Snapshots []SnapshotInfo // by age
 	Hidden    int            // hidden snapshots
 
+	Source *SourceInfo // what it is still copied from; nil: it has all, or is one of a list
+
 	Err error // what is wrong with it if State is "damaged"
 }
 
@@ -56,6 +58,9 @@ func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 		return Info{}, err
 	}
 	info, err := p.full(ctx, root)
+	if err == nil {
+		info.Source, err = p.source(ctx, root)
+	}
 	if err != nil {
 		return Info{}, fmt.Errorf("volume %s: %w", name, err)
 	}

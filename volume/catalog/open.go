@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 
 	"skerry/chunk"
 	"skerry/locking"
@@ -34,12 +35,16 @@ func (p *Pool) openVolume(ctx context.Context, name string) (*volume.Device, err
 		return nil, tell(ErrInUse, "volume %s: in use: this process has it open", name)
 	}
 	defer p.leave(h.id, h.entry)
-	t := tracked{h.lease, p, h.id, h.entry}
-	dev, err := volume.Open(ctx, p.config(h.id), t)
+	config, lease, b, err := p.attach(ctx, h.Root(), tracked{h.lease, p, h.id, h.entry})
 	if err != nil {
+		return nil, errors.Join(err, h.release(ctx, nil))
+	}
+	dev, err := volume.Open(ctx, config, lease)
+	if err != nil {
+		b.end()
 		return nil, err
 	}
-	p.opened(h.entry, dev, h.lease)
+	p.opened(h.entry, dev, h.lease, b)
 	return dev, nil
 }
 

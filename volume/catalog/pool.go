@@ -23,6 +23,8 @@ type Options struct {
 	Identity locking.Identity
 	Logger   *slog.Logger   // nil: none
 	Volume   volume.Options // of the devices; Boot is the identity's
+	// Sources reads the images that volumes are still copied from; nil: such volumes cannot be opened.
+	Sources Sources
 	// Now dates what is created; nil: time.Now.
 	Now func() time.Time
 }

@@ -26,6 +26,9 @@ func (p *Pool) rollback(ctx context.Context, r Ref) error {
 	if h.dev != nil {
 		return openHere(r.Volume)
 	}
+	if err := h.whole(ctx); err != nil {
+		return err
+	}
 	s, err := p.snapshotNamed(ctx, h.id, r)
 	if err != nil {
 		return err

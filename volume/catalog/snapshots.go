@@ -158,6 +158,9 @@ func (h *Held) freeSnapshotName(ctx context.Context, r Ref) error {
 
 // snapshot takes a snapshot of the held volume.
 func (h *Held) snapshot(ctx context.Context, name string) (s *mapper.Snapshot, err error) {
+	if err := h.whole(ctx); err != nil {
+		return nil, err
+	}
 	err = h.device(ctx, func(dev *volume.Device) error {
 		s, err = dev.Snapshot(ctx, name)
 		return err
