@@ -10,6 +10,7 @@ import (
 	"skerry/drivers"
 	"skerry/mapper"
 	"skerry/mapper/journal"
+	"skerry/volume/catalog"
 )
 
 // survey is what is seen of one live volume.
@@ -18,7 +19,8 @@ type survey struct {
 	root    *mapper.Root
 	alive   bool // a living process holds it
 	own     serials
-	away    bool // something of other volumes is reached
+	away    bool           // something of other volumes is reached
+	image   chunk.VolumeID // owns the layers that show an image that is not copied yet; zero: none
 	pages   map[string][]byte
 	missing int64 // objects that the map names
 }
@@ -31,6 +33,9 @@ func (c *checker) live(ctx context.Context, root *mapper.Root, alive bool) error
 	s := &survey{c: c, root: root, alive: alive}
 	// What the map says is looked for among objects that were listed later, so that a new one is not missed.
 	c.family.forget(root.Volume)
+	if err := s.source(ctx); err != nil {
+		return s.note("source", err)
+	}
 	owners, pages := root.Owners, root.Pages
 	if !alive {
 		var err error
@@ -86,6 +91,9 @@ func (s *survey) page(owner chunk.VolumeID, serial chunk.Serial) {
 
 // layer looks for the object of a layer.
 func (s *survey) layer(ctx context.Context, l mapper.LayerRef) error {
+	if l.Owner == s.image && !s.image.IsZero() {
+		return nil // there is no such object
+	}
 	s.page(l.Owner, l.Serial)
 	if l.Data == 0 {
 		return nil
@@ -107,6 +115,23 @@ func (s *survey) layer(ctx context.Context, l mapper.LayerRef) error {
 		return err
 	}
 	return nil
+}
+
+// source looks at the image that the volume is still copied from, if there is one.
+func (s *survey) source(ctx context.Context) error {
+	image, object, err := catalog.ShownBy(s.root)
+	if err != nil {
+		return err
+	}
+	s.image = image
+	if object != 0 {
+		s.own.add(object)
+	}
+	if err = s.c.p.CheckSource(ctx, s.root); err != nil && ctx.Err() == nil {
+		s.c.found(Damage, s.root.Name, "what is not copied yet cannot be read: %v", err)
+		return nil
+	}
+	return err
 }
 
 // snapshots checks the snapshots and their registrations.

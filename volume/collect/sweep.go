@@ -36,7 +36,7 @@ type reached struct {
 }
 
 // swept are the groups whose objects are collected.
-var swept = [...]chunk.Group{chunk.Data, chunk.Pages, chunk.Journals}
+var swept = [...]chunk.Group{chunk.Data, chunk.Pages, chunk.Journals, chunk.Images}
 
 // sweep removes the objects of a held volume that nothing reaches.
 func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
@@ -74,12 +74,20 @@ func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
 // before it. With cut, its pages alone reach all that is alive up to the bound: the journals, which are being written, are not read.
 func (c *collector) reach(ctx context.Context, root *mapper.Root, cut bool) (*reached, error) {
 	r := &reached{}
+	image, object, err := catalog.ShownBy(root)
+	if err != nil {
+		return nil, err
+	}
+	if object != 0 {
+		r.own.add(object)
+	}
 	// Pages of other volumes were written before this one began, and name nothing of it.
 	w := walker{load: c.client.Load, seen: make(map[pageKey]bool), only: root.Volume}
 	note := func(owner chunk.VolumeID, s chunk.Serial) {
-		if owner == root.Volume {
+		switch {
+		case owner == root.Volume:
 			r.own.add(s)
-		} else {
+		case owner != image || image.IsZero():
 			r.inherits = true
 		}
 	}
@@ -88,7 +96,7 @@ func (c *collector) reach(ctx context.Context, root *mapper.Root, cut bool) (*re
 		note(l.Owner, l.Serial)
 		return nil
 	}
-	err := w.walk(ctx, root.Owners, root.Pages, root.Geometry)
+	err = w.walk(ctx, root.Owners, root.Pages, root.Geometry)
 	var all []*mapper.Snapshot
 	if err == nil {
 		all, err = c.p.Snapshots(ctx, root.Volume)
@@ -166,7 +174,7 @@ func serialOf(name string) (chunk.Serial, bool) {
 		_, s, ok := chunk.ParseDataName(name)
 		return s, ok
 	}
-	if !ok || g != chunk.Pages && g != chunk.Journals {
+	if !ok || g != chunk.Pages && g != chunk.Journals && g != chunk.Images {
 		return 0, false
 	}
 	return chunk.ParseSerialName(name)
