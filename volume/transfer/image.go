@@ -20,6 +20,8 @@ var (
 	ErrShort    = errors.New("image ends too early")
 	ErrChanged  = errors.New("image was changed while it was read")
 	ErrTooLarge = errors.New("image is too large")
+	// ErrMoved says that a volume that is still copied from an image finds another there.
+	ErrMoved = errors.New("is not the image any more that the volume was bound to")
 	// ErrSpace says that there is no space where an image is written: not in the pool.
 	ErrSpace = errors.New("no space for the image")
 )
