@@ -40,7 +40,7 @@ type stored struct {
 	list          []object // by serial
 	snapshots     map[chunk.Serial]int64
 	registrations []registration
-	more          int64 // bytes of all else: roots, images
+	more          int64 // bytes of all else: roots
 }
 
 // registration is that of a clone at a snapshot.

@@ -9,6 +9,7 @@ import (
 	"skerry/chunk"
 	"skerry/mapper"
 	"skerry/mapper/journal"
+	"skerry/volume/catalog"
 )
 
 // walk visits all that a member reaches.
@@ -29,6 +30,13 @@ func (f *clan) walk(ctx context.Context, v *member) error {
 	}
 	if err := f.pages(ctx, v, maps); err != nil {
 		return err
+	}
+	_, image, err := catalog.ShownBy(v.root)
+	if err != nil {
+		return err
+	}
+	if image != 0 {
+		f.touch(v, v.usage.ID, image, []int32{0})
 	}
 	return f.journals(ctx, v)
 }

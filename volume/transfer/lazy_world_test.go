@@ -19,15 +19,10 @@ import (
 	"skerry/volume/transfer"
 )
 
-var errDead = errors.New("the process is dead")
-
-// process is one process with a pool open that can read the images of volumes.
-type process struct {
-	*catalog.Pool
-	t      testing.TB
-	faults *faulty.Backend
-	engine *drivers.Engine
-	id     locking.Identity
+// host is a process with a pool open that can read the images of volumes.
+type host struct {
+	*process
+	id locking.Identity
 }
 
 // newPool returns the storage of an empty pool.
@@ -41,12 +36,12 @@ func newPool(t testing.TB, o mem.Options) *mem.Backend {
 	return b
 }
 
-// start opens the pool on b in a new process of a host, under a boot id.
-func start(t testing.TB, b drivers.Backend, host, boot byte) *process {
+// startOn opens the pool on b in a new process of a host, under a boot id.
+func startOn(t testing.TB, b drivers.Backend, number, boot byte) *host {
 	t.Helper()
 	shown := source.Wrap(b)
-	p := &process{t: t, faults: faulty.Wrap(shown)}
-	p.id = locking.Identity{Host: "host" + string('0'+host), HostID: [16]byte{host}, Boot: [16]byte{host, boot}, PID: int(boot)}
+	p := &host{process: &process{t: t, faults: faulty.Wrap(shown)}}
+	p.id = locking.Identity{Host: "host" + string('0'+number), HostID: [16]byte{number}, Boot: [16]byte{number, boot}, PID: int(boot)}
 	p.engine = drivers.NewEngine(p.faults, drivers.Options{})
 	var err error
 	p.Pool, err = catalog.Open(t.Context(), p.engine, catalog.Options{
@@ -59,41 +54,8 @@ func start(t testing.TB, b drivers.Backend, host, boot byte) *process {
 	return p
 }
 
-// stop ends the process cleanly.
-func (p *process) stop() {
-	p.t.Helper()
-	if p.engine == nil {
-		return
-	}
-	if err := errors.Join(p.Close(context.Background()), p.engine.Close()); err != nil {
-		p.t.Errorf("stop: %v", err)
-	}
-	p.engine = nil
-}
-
-// die ends the process as kill -9 does: nothing reaches the storage any more.
-func (p *process) die() {
-	if p.engine == nil {
-		return
-	}
-	p.faults.SetHook(func(faulty.Call) faulty.Action { return faulty.Fail(errDead) })
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	p.Close(context.Background()) // it fails, as it must
-	p.Close(ctx)
-	p.engine.Close()
-	p.engine = nil
-}
-
-func (p *process) ok(err error) {
-	p.t.Helper()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 // fails fails unless err is want.
-func (p *process) fails(err, want error, what string) {
+func (p *host) fails(err, want error, what string) {
 	p.t.Helper()
 	if !errors.Is(err, want) {
 		p.t.Fatalf("%s: got %v, want %v", what, err, want)
@@ -107,7 +69,7 @@ type target struct {
 }
 
 // importLazy imports an image as the skerry command does.
-func (p *process) importLazy(path, name string, o catalog.CreateOptions) error {
+func (p *host) importLazy(path, name string, o catalog.CreateOptions) error {
 	ctx := p.t.Context()
 	img, err := transfer.OpenLazy(ctx, path, transfer.Auto)
 	if err != nil {
@@ -130,16 +92,8 @@ func (p *process) importLazy(path, name string, o catalog.CreateOptions) error {
 	return err
 }
 
-// open opens a volume; it is closed with the pool if not before.
-func (p *process) open(name string) *volume.Device {
-	p.t.Helper()
-	d, err := p.OpenVolume(p.t.Context(), name)
-	p.ok(err)
-	return d
-}
-
 // same fails unless a device has this content.
-func (p *process) same(d *volume.Device, want []byte) {
+func (p *host) same(d *volume.Device, want []byte) {
 	p.t.Helper()
 	got := make([]byte, len(want))
 	p.ok(d.ReadAt(p.t.Context(), got, 0))
@@ -152,16 +106,8 @@ func (p *process) same(d *volume.Device, want []byte) {
 	}
 }
 
-// wants fails unless a volume has this content.
-func (p *process) wants(name string, want []byte) {
-	p.t.Helper()
-	d := p.open(name)
-	p.same(d, want)
-	p.ok(d.Close(p.t.Context()))
-}
-
 // flatten copies all that the volume still has in an image.
-func (p *process) flatten(name string) {
+func (p *host) flatten(name string) {
 	p.t.Helper()
 	d := p.open(name)
 	p.ok(d.Flatten(p.t.Context(), volume.FlattenOptions{}))
@@ -169,7 +115,7 @@ func (p *process) flatten(name string) {
 }
 
 // checked fails if anything is damaged, and returns the report.
-func (p *process) checked() collect.CheckReport {
+func (p *host) checked() collect.CheckReport {
 	p.t.Helper()
 	r, err := collect.Check(p.t.Context(), p.Pool, collect.CheckOptions{})
 	p.ok(err)
@@ -180,25 +126,15 @@ func (p *process) checked() collect.CheckReport {
 }
 
 // clean fails unless a check finds nothing at all.
-func (p *process) clean() {
+func (p *host) clean() {
 	p.t.Helper()
 	if r := p.checked(); len(r.Problems) > 0 || len(r.Skipped) > 0 {
 		p.t.Fatalf("not clean: %+v, skipped %+v", r.Problems, r.Skipped)
 	}
 }
 
-// collect runs a collection that must meet no problem.
-func (p *process) collect() {
-	p.t.Helper()
-	r, err := collect.Collect(p.t.Context(), p.Pool, collect.Options{})
-	p.ok(err)
-	if len(r.Problems) > 0 {
-		p.t.Fatalf("collection met problems: %+v", r.Problems)
-	}
-}
-
 // left returns how many chunks a volume still has in an image, -1 if it has none.
-func (p *process) left(name string) int {
+func (p *host) left(name string) int {
 	p.t.Helper()
 	i, err := p.Info(p.t.Context(), name)
 	p.ok(err)
