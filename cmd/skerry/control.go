@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"skerry/chunk"
 	"skerry/cmd/internal/control"
@@ -121,6 +122,15 @@ func (s *session) SnapshotHidden(ctx context.Context, volume string) (control.Hi
 // RemoveHidden removes a snapshot that SnapshotHidden took.
 func (s *session) RemoveHidden(ctx context.Context, volume string, h control.Hidden) error {
 	return s.pool.RemoveHidden(context.WithoutCancel(ctx), volume, chunk.Serial(h.Serial))
+}
+
+// Pin keeps a hidden snapshot.
+func (s *session) Pin(ctx context.Context, volume string, keep time.Duration) (control.Pin, error) {
+	if !catalog.ValidName(volume) {
+		return control.Pin{}, usage("keep %q: bad name", volume)
+	}
+	p, err := s.pool.Pin(ctx, catalog.Ref{Volume: volume}, keep)
+	return control.Pin{ID: p.ID.String()}, err
 }
 
 // Clone makes a clone.

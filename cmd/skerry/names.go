@@ -27,6 +27,22 @@ func (a *app) ref(arg string) (catalog.Ref, error) {
 	return r, nil
 }
 
+// elsewhere reads [POOL/]VOL[@SNAP] for a command that works on two pools: it returns the pool that the name begins with, else
+// that of the command.
+func (a *app) elsewhere(arg string) (pool string, r catalog.Ref, err error) {
+	pool = a.pool
+	name := arg
+	if i := strings.LastIndexByte(arg, '/'); i >= 0 {
+		if pool, name = arg[:i], arg[i+1:]; pool == "" {
+			return "", r, usage("%q: no pool before the slash", arg)
+		}
+	}
+	if r, err = catalog.ParseRef(name); err != nil {
+		return "", r, usageError(err)
+	}
+	return pool, r, nil
+}
+
 // volume reads [POOL/]VOL.
 func (a *app) volume(arg string) (string, error) {
 	r, err := a.ref(arg)

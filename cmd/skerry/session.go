@@ -32,12 +32,15 @@ type session struct {
 const closeTime = time.Minute
 
 // choosePool returns the pool that the command works on.
-func (a *app) choosePool() (config.Pool, error) {
+func (a *app) choosePool() (config.Pool, error) { return a.poolOf(a.pool) }
+
+// poolOf returns the pool that a name, a path or a URL stands for; "": the one that is used where none is named.
+func (a *app) poolOf(name string) (config.Pool, error) {
 	c, err := config.Load(a.configFile, a.env)
 	if err != nil {
 		return config.Pool{}, err
 	}
-	return config.ChoosePool(a.pool, c, a.env)
+	return config.ChoosePool(name, c, a.env)
 }
 
 // with opens the pool, calls do and closes the pool, in that order.
@@ -55,6 +58,11 @@ func (a *app) withSession(ctx context.Context, reachable bool, do func(ctx conte
 	if err != nil {
 		return err
 	}
+	return a.inSession(ctx, where, reachable, do)
+}
+
+// inSession opens a pool, calls do and closes the pool, in that order.
+func (a *app) inSession(ctx context.Context, where config.Pool, reachable bool, do func(ctx context.Context, s *session) error) error {
 	s, err := a.openSession(ctx, where, reachable)
 	if err != nil {
 		return about("pool", where.String(), err)

@@ -209,12 +209,15 @@ func (p *Pool) unpin(ctx context.Context, root *mapper.Root) {
 	p.dropHidden(ctx, mapper.Parent{Volume: o.Volume, Snapshot: o.Snapshot})
 }
 
-// OpenSerial opens a snapshot, a hidden one too, of a volume for reading. Something must keep the snapshot. It
-// needs no lease. The device is the caller's to close.
+// OpenSerial opens a snapshot, a hidden one or one of a creation too, for reading. It needs no lease, and keeps the snapshot as OpenSnapshot does. The device is
+// the caller's to close.
 func (p *Pool) OpenSerial(ctx context.Context, id chunk.VolumeID, serial chunk.Serial) (*volume.Device, error) {
 	s, err := p.loadSnapshot(ctx, id, serial)
+	if err == nil && s.Deleting {
+		err = fmt.Errorf("snapshot %v of volume %v is being removed: %w", serial, id, drivers.ErrNotFound)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return volume.OpenSnapshot(ctx, p.config(id), s)
+	return p.openKnown(ctx, s, Ref{Volume: id.String(), Snapshot: s.Name})
 }

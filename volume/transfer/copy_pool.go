@@ -44,8 +44,9 @@ type CopyOptions struct {
 	Workers   int // parts that are copied at once, each with 512 KiB of memory; 0: 4
 	// Checkpoint is how many bytes are read between two moments from which an interrupted copy goes on; 0: 1 GiB.
 	Checkpoint int64
-	// Pin makes the pin on what is copied, as [catalog.Pool.Pin] does, where another process may hold the volume; nil: the pool does.
-	Pin func(ctx context.Context, keep time.Duration) (catalog.PinInfo, error)
+	// Pin makes the pin on what is copied, as [catalog.Pool.Pin] does, and returns its id; it may have another process do it that holds the
+	// volume. nil: the pool makes it.
+	Pin func(ctx context.Context, keep time.Duration) (chunk.VolumeID, error)
 	// Progress, if not nil, is called by one goroutine at a time.
 	Progress func(Work)
 }
@@ -57,6 +58,7 @@ type Copied struct {
 	Written    int64        // bytes that were written now; what an earlier, interrupted try wrote does not count
 	Resumed    bool         // an interrupted copy was finished
 	Unverified []string     // snapshots that were removed from the original before they could be compared
+	Kept       bool         // with an error: there is something that the same call goes on with
 }
 
 // Copy makes the volume name in the pool to a copy of a volume or snapshot in the pool from, which may be the same pool: by content, whatever
@@ -77,11 +79,14 @@ func Copy(ctx context.Context, from *catalog.Pool, r catalog.Ref, to *catalog.Po
 		o.Progress = func(Work) {}
 	}
 	if o.Pin == nil {
-		o.Pin = func(ctx context.Context, keep time.Duration) (catalog.PinInfo, error) { return from.Pin(ctx, r, keep) }
+		o.Pin = func(ctx context.Context, keep time.Duration) (chunk.VolumeID, error) {
+			info, err := from.Pin(ctx, r, keep)
+			return info.ID, err
+		}
 	}
 	c := copier{o: o, from: from, ref: r, to: to, name: name}
 	if err := c.run(ctx); err != nil {
-		return Copied{}, fmt.Errorf("copy %v to %s: %w", r, name, err)
+		return Copied{Kept: c.result.Kept}, fmt.Errorf("copy %v to %s: %w", r, name, err)
 	}
 	return c.result, nil
 }
@@ -115,6 +120,7 @@ func (c *copier) run(ctx context.Context) (err error) {
 	case errors.Is(err, hash.ErrMismatch):
 		return errors.Join(err, c.target.Abort(cleanup), c.pin.End(cleanup))
 	}
+	c.result.Kept = true
 	return errors.Join(err, c.target.Suspend(cleanup), c.pin.Release(cleanup))
 }
 
@@ -180,13 +186,14 @@ func (c *copier) resume(ctx context.Context) error {
 
 // start begins a copy.
 func (c *copier) start(ctx context.Context) error {
-	info, err := c.o.Pin(ctx, pinTime)
+	id, err := c.o.Pin(ctx, pinTime)
 	if err != nil {
 		return err
 	}
-	if c.pin, err = c.from.OpenPin(ctx, info.ID, CopyKeep); err != nil {
+	if c.pin, err = c.from.OpenPin(ctx, id, CopyKeep); err != nil {
 		return err
 	}
+	info := c.pin.Info()
 	c.origin = catalog.Origin{
 		Pool: c.from.ID(), Volume: info.Volume, Snapshot: info.Snapshot, Pin: info.ID, Hidden: c.ref.Snapshot == "", All: c.o.Snapshots,
 	}
@@ -326,7 +333,7 @@ func (c *copier) missing(ctx context.Context, s *mapper.Snapshot, err error) err
 		return err
 	}
 	all, again := c.from.Snapshots(context.WithoutCancel(ctx), s.Volume)
-	if again != nil || slices.ContainsFunc(all, func(t *mapper.Snapshot) bool { return t.Serial == s.Serial }) {
+	if again != nil || slices.ContainsFunc(all, func(t *mapper.Snapshot) bool { return t.Serial == s.Serial && !t.Deleting }) {
 		return err
 	}
 	return fmt.Errorf("it was removed meanwhile; the same command goes on without it: %w", catalog.ErrNotFound)

@@ -102,6 +102,13 @@ func (c *Client) Clone(ctx context.Context, volume, name string, size int64) (Vo
 	return v, err
 }
 
+// Pin makes a pin on a hidden snapshot of a volume, which keeps it for a time.
+func (c *Client) Pin(ctx context.Context, volume string, keep time.Duration) (Pin, error) {
+	var p Pin
+	err := c.call(ctx, http.MethodPost, volumePath(volume)+"/pins", NewPin{Seconds: int64(keep / time.Second)}, &p)
+	return p, err
+}
+
 func volumePath(volume string) string { return "/v1/volumes/" + url.PathEscape(volume) }
 
 // call sends in as the body, if it is not nil, and decodes the answer into out.

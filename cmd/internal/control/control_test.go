@@ -74,6 +74,10 @@ func (f *fakeHolds) Clone(_ context.Context, volume, name string, size int64) (V
 	return Volume{Name: name, Parent: volume, Size: size}, f.err
 }
 
+func (f *fakeHolds) Pin(_ context.Context, volume string, keep time.Duration) (Pin, error) {
+	return Pin{ID: volume + keep.String()}, f.err
+}
+
 // start serves h until the end of the test and returns the socket's path.
 func start(t *testing.T, h Holds) string {
 	t.Helper()
@@ -120,6 +124,12 @@ func TestCallsReachTheHolder(t *testing.T) {
 	}
 	if err := c.RemoveHidden(ctx, "a/b", Hidden{Serial: 1<<63 + 3}); err != nil {
 		t.Errorf("remove hidden snapshot: %v", err)
+	}
+	if p, err := c.Pin(ctx, "vm1", time.Minute); err != nil || p.ID != "vm11m0s" {
+		t.Errorf("pin: %+v, %v", p, err)
+	}
+	if p, err := c.Pin(ctx, "vm1", 48*time.Hour); err == nil {
+		t.Errorf("pin for two days: %+v", p)
 	}
 	if v, err := c.Clone(ctx, "vm1", "vm2", 99); err != nil || v.Name != "vm2" || v.Parent != "vm1" || v.Size != 99 {
 		t.Errorf("clone: %+v, %v", v, err)

@@ -33,6 +33,8 @@ type Holds interface {
 	RemoveHidden(ctx context.Context, volume string, h Hidden) error
 	// Clone makes a volume that begins as a volume that is held; size 0 is that one's size.
 	Clone(ctx context.Context, volume, name string, size int64) (Volume, error)
+	// Pin takes a hidden snapshot of a volume that is held, and keeps it for a time by a pin.
+	Pin(ctx context.Context, volume string, keep time.Duration) (Pin, error)
 }
 
 // Server answers the calls of the control socket.
@@ -79,6 +81,16 @@ func NewServer(h Holds, log *slog.Logger) *Server {
 			return nil, fmt.Errorf("serial: %w: %w", failure.ErrUsage, err)
 		}
 		return Hidden{}, h.RemoveHidden(r.Context(), r.PathValue("volume"), Hidden{Serial: serial})
+	}))
+	mux.Handle("POST /v1/volumes/{volume}/pins", s.call(http.StatusCreated, func(r *http.Request) (any, error) {
+		var body NewPin
+		if err := decode(r, &body); err != nil {
+			return nil, err
+		}
+		if body.Seconds <= 0 || body.Seconds > maxPin {
+			return nil, fmt.Errorf("pin for %d seconds: %w: want 1 to %d", body.Seconds, failure.ErrUsage, int64(maxPin))
+		}
+		return h.Pin(r.Context(), r.PathValue("volume"), time.Duration(body.Seconds)*time.Second)
 	}))
 	mux.Handle("POST /v1/volumes/{volume}/clones", s.call(http.StatusCreated, func(r *http.Request) (any, error) {
 		var body NewClone

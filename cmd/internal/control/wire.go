@@ -29,6 +29,19 @@ type Hidden struct {
 	Serial uint64 `json:"serial"`
 }
 
+// NewPin is the body of POST /v1/volumes/{volume}/pins.
+type NewPin struct {
+	Seconds int64 `json:"seconds"` // for which the pin keeps the snapshot, at least
+}
+
+// Pin names a pin.
+type Pin struct {
+	ID string `json:"id"`
+}
+
+// maxPin is the longest time of a new pin in seconds.
+const maxPin = 24 * 60 * 60
+
 // Holder says who holds a lease.
 type Holder struct {
 	Host   string    `json:"host"`

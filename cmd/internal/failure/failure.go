@@ -16,6 +16,7 @@ import (
 	"skerry/nbd/load"
 	"skerry/volume"
 	"skerry/volume/catalog"
+	"skerry/volume/hash"
 	"skerry/volume/transfer"
 )
 
@@ -78,6 +79,7 @@ func classes() []Class {
 		{"usage", ExitUsage, "see the command's --help", []error{ErrUsage}},
 		{"journal_damaged", ExitDamaged, "its snapshots can be read, cloned and exported, and skerry rollback to one does without the journal", []error{journal.ErrDamaged}},
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
+		{"mismatch", ExitDamaged, "nothing was changed; look for damage on both sides with: skerry check, and for bad storage", []error{hash.ErrMismatch}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
 		{"image_space", ExitNoSpace, "make room where the image is written, or write it elsewhere", []error{transfer.ErrSpace}},
 		{"wrong_data", ExitDamaged, "the server that was measured returns wrong data: do not use it for anything that matters", []error{load.ErrMismatch}},
