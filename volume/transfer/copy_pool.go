@@ -298,15 +298,17 @@ func (c *copier) stage(ctx context.Context, base, s *mapper.Snapshot, begun bool
 		return c.missing(ctx, s, err)
 	}
 	defer func() { _ = dev.Close(context.WithoutCancel(ctx)) }() // it was only read
-	if c.target.Device().Size() != s.Size {
-		return fmt.Errorf("it has %d bytes, the one before it %d", s.Size, c.target.Device().Size())
-	}
 	mark := func(ctx context.Context, done int64) error {
 		c.origin.Stage, c.origin.Done = s.Serial, done
 		return c.target.Checkpoint(ctx, c.origin.Encode())
 	}
 	if at != s.Serial {
 		if err := mark(ctx, 0); err != nil {
+			return err
+		}
+	}
+	if c.target.Device().Size() != s.Size {
+		if err := c.target.Device().Resize(ctx, s.Size); err != nil {
 			return err
 		}
 	}

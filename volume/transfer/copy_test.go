@@ -130,6 +130,7 @@ func TestInterruptedCopyGoesOn(t *testing.T) {
 		a, b := newStorage(t), newStorage(t)
 		src, dst := start(t, a, 1, 0), start(t, b, 1, 0)
 		h := newHistory(src, "vm1", 20*mib, 256<<10, 2, rng)
+		h.resize(src, 20*mib)
 		d := src.open("vm1")
 		data := content(20*mib, 1)
 		src.ok(d.WriteAt(t.Context(), data, 0))
@@ -188,7 +189,7 @@ func TestInterruptedCopyIsGivenUp(t *testing.T) {
 				b = newStorage(t)
 				dst = start(t, b, 1, 0)
 			}
-			newHistory(src, "vm1", 20*mib, 256<<10, 1, random(t))
+			newHistory(src, "vm1", 20*mib, 256<<10, 1, random(t)).resize(src, 20*mib)
 			d := src.open("vm1")
 			src.ok(d.WriteAt(t.Context(), content(20*mib, 1), 0))
 			src.ok(d.Close(t.Context()))

@@ -203,6 +203,14 @@ func (h *history) change(p *process, rng *rand.Rand, changes int) {
 	p.ok(d.Close(p.t.Context()))
 }
 
+// resize makes the volume larger or smaller.
+func (h *history) resize(p *process, size int64) {
+	p.t.Helper()
+	d := p.open(h.name)
+	p.ok(errors.Join(d.Resize(p.t.Context(), size), d.Close(p.t.Context())))
+	h.now = append(h.now[:min(size, int64(len(h.now)))], make([]byte, max(0, size-int64(len(h.now))))...)
+}
+
 // snapshot takes a snapshot.
 func (h *history) snapshot(p *process, name string) {
 	p.t.Helper()
@@ -221,6 +229,7 @@ func newHistory(p *process, name string, size, chunkSize int64, snapshots int, r
 	for i := range snapshots {
 		h.change(p, rng, 8)
 		h.snapshot(p, "s"+string(rune('1'+i)))
+		h.resize(p, int64(len(h.now))+int64(512*(1-2*(i%2))*rng.IntN(600)))
 	}
 	h.change(p, rng, 8)
 	return h
