@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func (w *world) qemuImg(args ...string) {
+	w.t.Helper()
+	c := exec.Command("qemu-img", args...)
+	c.Dir = w.dir
+	if out, err := c.CombinedOutput(); err != nil {
+		w.t.Fatalf("qemu-img %s: %v: %s (install it with: make deps)", strings.Join(args, " "), err, out)
+	}
+}
+
+func TestExportedQcow2ImagesComeBack(t *testing.T) {
+	w := newPool(t)
+	data := append(noise(5*mib, 3), make([]byte, 3*mib+512)...)
+	w.okWith(bytes.NewReader(data), "import", "-", "vm1", "--size", "8389120")
+	w.script(`
+		export vm1 plain.qcow2
+		export vm1 packed.qcow2 --compress zstd
+		export vm1 old.img --format qcow2 --compress zlib
+		12 export vm1 plain.qcow2           | --force
+		1 export vm1 - --format qcow2 --compress zlib | file
+		export vm1 raw --format raw`)
+	if err := os.WriteFile(w.path("streamed"), []byte(w.ok("export", "vm1", "-", "--format", "qcow2")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"plain.qcow2", "packed.qcow2", "old.img", "streamed"} {
+		w.qemuImg("check", "-f", "qcow2", name)
+		w.qemuImg("compare", "-f", "qcow2", "-F", "raw", name, "raw")
+		w.ok("import", name, "again")
+		w.has("again", data)
+		w.ok("rm", "again")
+	}
+}
+
+func TestImportedImagesThatArePackedOrHaveBackingFiles(t *testing.T) {
+	w := newPool(t)
+	data := noise(3*mib, 5)
+	if err := os.WriteFile(w.path("raw"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.qemuImg("create", "-q", "-f", "qcow2", "-b", "raw", "-F", "raw", "top.qcow2")
+	w.qemuImg("convert", "-O", "vmdk", "raw", "disk.vmdk")
+	for _, program := range []string{"gzip", "zstd", "xz"} {
+		c := exec.Command(program, "-k", "raw", "top.qcow2")
+		c.Dir = w.dir
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s (install it with: make deps)", program, err, out)
+		}
+	}
+	w.script(`
+		1 import top.qcow2 vm1              | raw --follow-backing
+		1 import top.qcow2.zst vm1          | raw --follow-backing
+		1 import disk.vmdk vm1              | qemu-img convert -f vmdk
+		10 info vm1
+		import top.qcow2 backed --follow-backing
+		import top.qcow2.xz packed --follow-backing
+		import raw.gz gz
+		import raw.zst zst
+		import raw.xz xz
+		import raw.xz large --size 4M
+		1 import raw.xz small --size 1M     | large --size
+		10 info small`)
+	for _, name := range []string{"backed", "packed", "gz", "zst", "xz"} {
+		w.has(name, data)
+	}
+	w.has("large", append(data, make([]byte, mib)...))
+	f, err := os.Open(w.path("raw.zst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.okWith(io.MultiReader(f), "import", "-", "piped", "--size", "3M") // not a file, so it is copied to a pipe
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.has("piped", data)
+	w.ok("check")
+}
+
+// No space for an image says nothing of the pool.
+func TestFullPlaceOfAnImage(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	w.fails(15, "image /dev/full", "export", "vm1", "/dev/full")
+	if r := w.run(nil, "export", "vm1", "/dev/full"); strings.Contains(r.stderr, "skerry rm") || strings.Contains(r.stderr, "gc") {
+		t.Error(r.stderr)
+	}
+}
+
+// Commands that wait for a pipe end at the first signal.
+func TestSignalsEndWaitsForPipes(t *testing.T) {
+	w := newPool(t)
+	w.okWith(bytes.NewReader(noise(9*mib, 1)), "import", "-", "vm1", "--size", "9M")
+	if err := syscall.Mkfifo(w.path("fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ends := func(name string, c *exec.Cmd, begun func() error) {
+		t.Helper()
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := begun(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Wait() // the exit code tells
+		if code := c.ProcessState.ExitCode(); code != 130 {
+			t.Errorf("%s: exit code %d, want 130", name, code)
+		}
+	}
+	one := make([]byte, 1)
+	var other *os.File
+	ends("export to a named pipe", w.command("export", "vm1", "fifo"), func() (err error) {
+		if other, err = os.Open(w.path("fifo")); err == nil {
+			_, err = other.Read(one)
+		}
+		return err
+	})
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.command("export", "vm1", "-")
+	c.Stdout = out
+	ends("export to standard output", c, func() error {
+		_, err := r.Read(one)
+		return err
+	})
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Error(err)
+	}
+	ends("import from a named pipe", w.command("import", "fifo", "vm2", "--size", "1M"), func() (err error) {
+		other, err = os.OpenFile(w.path("fifo"), os.O_WRONLY, 0)
+		return err
+	})
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	w.script(`
+		10 info vm2
+		export vm1 out`) // no lease is left
+}
