@@ -12,7 +12,7 @@ MANDIR   ?= $(PREFIX)/share/man
 # Packages whose tests take samples under the race detector: `make test` runs them once more without, in full.
 FULL     ?= volume volume/collect
 
-.PHONY: help build install demo deps test check race fuzz bench soak clean
+.PHONY: help build install demo deps test check race fuzz bench benchquick microbench soak clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -54,7 +54,17 @@ race: ## all tests under the race detector
 fuzz: ## every fuzz target for FUZZTIME
 	@GO=$(GO) scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## benchmarks that match BENCH
+bench: ## skerry beside its peers: writes docs/benchmarks.md; a quarter of an hour, on an idle machine
+	@scripts/deps.sh clients
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./cmd/benchmark -out docs $(BENCHFLAGS)
+
+benchquick: ## the same in about two minutes, rougher; only prints
+	@scripts/deps.sh clients
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./cmd/benchmark -quick $(BENCHFLAGS)
+
+microbench: ## Go benchmarks that match BENCH
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 soak: ## the long forms of the tests, then every fuzz target for SOAKTIME

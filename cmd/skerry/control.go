@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -69,7 +71,15 @@ func (c *controlServer) shutdown(ctx context.Context) error {
 
 // Process describes this process.
 func (s *session) Process() control.Process {
-	return control.Process{PID: os.Getpid(), Version: version, Pool: s.where.String()}
+	p := control.Process{PID: os.Getpid(), Version: version, Pool: s.where.String(), Goroutines: runtime.NumGoroutine()}
+	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/tiny/allocs:objects"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(samples)
+	for i, to := range []*uint64{&p.Allocations, &p.Allocations, &p.Heap} {
+		if v := samples[i].Value; v.Kind() == metrics.KindUint64 { // one that this Go has
+			*to += v.Uint64()
+		}
+	}
+	return p
 }
 
 // Names returns the volumes that this process holds.

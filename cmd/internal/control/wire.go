@@ -59,9 +59,12 @@ type Removal struct {
 
 // Process is the answer to GET /v1/process.
 type Process struct {
-	PID     int    `json:"pid"`
-	Version string `json:"version"` // of the program
-	Pool    string `json:"pool"`    // URL
+	PID         int    `json:"pid"`
+	Version     string `json:"version"`     // of the program
+	Pool        string `json:"pool"`        // URL
+	Allocations uint64 `json:"allocations"` // objects that were allocated on the heap since it began
+	Heap        uint64 `json:"heap"`        // bytes of objects on the heap
+	Goroutines  int    `json:"goroutines"`
 }
 
 // Volumes is the answer to GET /v1/volumes.
