@@ -115,7 +115,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.benchCommand(),
 		a.diffCommand(), a.hashCommand(), a.checkCommand(), a.gcCommand(), a.versionCommand(),
-		a.doctorCommand(), a.lockProbeCommand(), a.completionCommand(), a.manCommand(), exitCodesTopic(),
+		a.treeCommand(), a.doctorCommand(), a.lockProbeCommand(), a.completionCommand(), a.manCommand(), exitCodesTopic(),
 	)
 	a.complete(root)
 	return root

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,6 +77,7 @@ func (a *app) snapshotInfo(r catalog.Ref, v control.Volume) error {
 					{"Snapshot", r.String()},
 					{"Size", output.Size(snap.Size)},
 					{"Created", timeText(snap.Created)},
+					{"Clones", dash(strings.Join(snap.Clones, ", "))},
 				})
 			})
 		}

@@ -76,9 +76,10 @@ func (a *app) listVolumes(ctx context.Context, s *session) error {
 }
 
 func snapshotTable(w io.Writer, snapshots []control.Snapshot) error {
-	t := output.NewTable(output.Column{Title: "SNAPSHOT"}, output.Column{Title: "SIZE", Right: true}, output.Column{Title: "CREATED"})
+	t := output.NewTable(output.Column{Title: "SNAPSHOT"}, output.Column{Title: "SIZE", Right: true}, output.Column{Title: "CREATED"},
+		output.Column{Title: "CLONES", Right: true})
 	for _, s := range snapshots {
-		t.Row(s.Name, output.Size(s.Size), timeText(s.Created))
+		t.Row(s.Name, output.Size(s.Size), timeText(s.Created), strconv.Itoa(len(s.Clones)))
 	}
 	return t.Write(w, output.Width(w))
 }

@@ -31,7 +31,11 @@ func viewFull(i catalog.Info) control.Volume {
 }
 
 func viewSnapshot(i catalog.SnapshotInfo) control.Snapshot {
-	return control.Snapshot{Name: i.Name, Size: i.Size, Created: i.Created}
+	s := control.Snapshot{Name: i.Name, Size: i.Size, Created: i.Created, Clones: i.Clones}
+	if s.Clones == nil {
+		s.Clones = []string{}
+	}
+	return s
 }
 
 func viewHolder(h *locking.Holder) *control.Holder {

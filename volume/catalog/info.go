@@ -51,20 +51,71 @@ func (p *Pool) describe(r *mapper.Root) Info {
 	return info
 }
 
-// Info returns what is known of a volume: its root at this moment, and its snapshots.
+// Info returns what is known of a volume: its root at this moment, and its snapshots with their clones.
 func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 	_, root, err := p.lookup(ctx, name)
 	if err != nil {
 		return Info{}, err
 	}
 	info, err := p.full(ctx, root)
+
 	if err == nil {
 		info.Source, err = p.source(ctx, root)
+	}
+	if err == nil && len(info.Snapshots) > 0 {
+		err = p.fillClones(ctx, root.Volume, info.Snapshots)
 	}
 	if err != nil {
 		return Info{}, fmt.Errorf("volume %s: %w", name, err)
 	}
 	return info, nil
+}
+
+// fillClones finds the names of the clones of snapshots of a volume. One that cannot be read has its id for a name.
+func (p *Pool) fillClones(ctx context.Context, id chunk.VolumeID, snapshots []SnapshotInfo) error {
+	type registration struct {
+		snapshot *SnapshotInfo
+		clone    chunk.VolumeID
+		name     string
+	}
+	var all []registration
+	err := p.Registrations(ctx, id, func(snap chunk.Serial, clone chunk.VolumeID) {
+		if i := slices.IndexFunc(snapshots, func(s SnapshotInfo) bool { return s.Serial == snap }); i >= 0 {
+			all = append(all, registration{&snapshots[i], clone, clone.String()})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	g, groupCtx := errgroup.WithContext(ctx)
+	g.SetLimit(listers)
+	for i := range all {
+		r := &all[i]
+		g.Go(func() error {
+			root, err := locking.Inspect(groupCtx, p.client, r.clone)
+			switch {
+			case errors.Is(err, drivers.ErrNotFound), err == nil && root.Parent != mapper.Parent{Volume: id, Snapshot: r.snapshot.Serial}:
+				r.name = "" // it is none any more
+			case err == nil:
+				r.name = cloneName(root)
+			case !errors.Is(err, mapper.ErrDamaged):
+				return err
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.name != "" {
+			r.snapshot.Clones = append(r.snapshot.Clones, r.name)
+		}
+	}
+	for i := range snapshots {
+		slices.Sort(snapshots[i].Clones)
+	}
+	return nil
 }
 
 // Large reports whether a volume's map is so large that a command does not begin to give its space back: that is for gc.
@@ -94,13 +145,15 @@ func (p *Pool) full(ctx context.Context, root *mapper.Root) (Info, error) {
 	return info, err
 }
 
-// SnapshotInfo returns what is known of a snapshot.
+// SnapshotInfo returns what is known of a snapshot, with its clones.
 func (p *Pool) SnapshotInfo(ctx context.Context, r Ref) (SnapshotInfo, error) {
 	_, s, err := p.findSnapshot(ctx, r)
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
-	return describeSnapshot(s, r.Volume), nil
+	info := []SnapshotInfo{describeSnapshot(s, r.Volume)}
+	err = p.fillClones(ctx, s.Volume, info)
+	return info[0], err
 }
 
 // parentName returns the names of a parent, as far as it is there. Of one that is damaged, which is no damage of the clone's, and of one in the

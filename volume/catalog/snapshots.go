@@ -24,7 +24,8 @@ type SnapshotInfo struct {
 	Size      int64 // bytes
 	ChunkSize int64 // bytes
 	Created   time.Time
-	Deleting  bool // its removal was begun and not finished
+	Deleting  bool     // its removal was begun and not finished
+	Clones    []string // names of the volumes that began as it, sorted; filled by Info and SnapshotInfo
 }
 
 // Ref returns the name of the snapshot.

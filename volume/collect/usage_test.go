@@ -152,6 +152,18 @@ func TestUsageOfWhatIsKept(t *testing.T) {
 	}
 }
 
+func TestUsageOfAHiddenSnapshotWithoutAClone(t *testing.T) {
+	p := start(t, newStorage(t), 1)
+	p.create("vm1", mib)
+	p.write("vm1", 0, mib, 1)
+	_, err := p.SnapshotHidden(t.Context(), "vm1")
+	p.ok(err)
+	p.write("vm1", 0, mib/2, 2)
+	if v := volumeOf(t, p.measure(), "vm1"); !near(v.Own, mib) || !near(v.Reclaimable, mib/2) {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestUsageOfWhatIsNotThere(t *testing.T) {
 	p := start(t, newStorage(t), 1)
 	if _, err := collect.MeasureVolume(t.Context(), p.Pool, "none"); !errors.Is(err, catalog.ErrNotFound) {

@@ -18,10 +18,18 @@ func (f *clan) walk(ctx context.Context, v *member) error {
 	if err != nil {
 		return err
 	}
+	readers, err := f.m.c.p.Readers(ctx, v.usage.ID)
+	if err != nil {
+		return err
+	}
+	read := make(map[chunk.Serial]bool)
+	for _, r := range readers {
+		read[r.Snapshot] = read[r.Snapshot] || r.Alive
+	}
 	maps := []layout{{v.root.Owners, v.root.Pages, v.root.Geometry}}
 	v.usage.States = []StateUsage{{Present: true, Size: v.root.Size}}
 	for _, s := range all {
-		if f.prunable(v, s) {
+		if !read[s.Serial] && f.prunable(v, s) {
 			v.pruned[s.Serial] = true
 			continue
 		}
@@ -41,7 +49,7 @@ func (f *clan) walk(ctx context.Context, v *member) error {
 	return f.journals(ctx, v)
 }
 
-// prunable reports whether a collection would remove a snapshot of a member that it can hold.
+// prunable reports whether a collection would remove a snapshot of a member, if nobody reads it.
 func (f *clan) prunable(v *member, s *mapper.Snapshot) bool {
 	if v.alive || v.pending || !s.Hidden() && !s.Deleting {
 		return false

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Name    string    `json:"name"`
 	Size    int64     `json:"size"` // bytes
 	Created time.Time `json:"created"`
+	Clones  []string  `json:"clones"` // volumes that began as it
 }
 
 // Hidden names a snapshot that has no name.
