@@ -175,7 +175,9 @@ func (x *exports) openDevice(ctx context.Context, name string, e *export) {
 	defer cancel()
 	r, err := catalog.ParseRef(name)
 	if err == nil && r.Snapshot == "" {
-		e.device, err = x.pool.OpenVolume(ctx, r.Volume)
+		if e.device, err = x.pool.OpenVolume(ctx, r.Volume); err == nil {
+			x.pool.CopyBehind(e.device)
+		}
 	} else if err == nil {
 		e.device, err = x.pool.OpenSnapshot(ctx, r)
 	}

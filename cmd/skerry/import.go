@@ -17,6 +17,7 @@ type importCommand struct {
 	app             *app
 	format          string
 	followBacking   bool
+	lazy            bool
 	size, chunkSize sizeFlag
 }
 
@@ -41,10 +42,16 @@ A qcow2 image with a backing file is refused unless --follow-backing allows to r
 for images that you trust: they can name any file that you can read.
 
 The volume appears under its name only when all of the image is in it and durable; an import that fails or is
-interrupted leaves nothing.`,
+interrupted leaves nothing.
+
+With --lazy it appears at once, with the content of a raw or qcow2 file, and what is in the pool of it is copied while the volume is
+served, or by skerry flatten. Where the file system of the pool can share the blocks of the file (xfs, btrfs) the file is not needed
+any more. Else the volume needs it, unchanged and on this host, until all is copied: whoever writes or touches it damages
+the volume. Until then it has no snapshots and no clones; skerry info shows how far the copy is.`,
 		Example: `  skerry import debian-12.qcow2 golden
   skerry import /dev/sdb old-server
   skerry import disk.raw.zst vm1
+  skerry import --lazy huge.qcow2 vm3
   curl -s https://example.org/disk.img.xz | skerry import - vm2 --size 20G`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,11 +59,15 @@ interrupted leaves nothing.`,
 			if err != nil {
 				return err
 			}
+			if i.lazy {
+				return i.runLazy(cmd.Context(), args[0], name)
+			}
 			return i.run(cmd.Context(), args[0], name)
 		},
 	}
 	c.Flags().StringVar(&i.format, "format", "", "format of the image, raw or qcow2, instead of recognising it")
 	c.Flags().BoolVar(&i.followBacking, "follow-backing", false, "read the backing files too that a qcow2 image names")
+	c.Flags().BoolVar(&i.lazy, "lazy", false, "copy nothing now: the volume appears at once and is copied while it is served")
 	c.Flags().VarP(&i.size, "size", "s", "size of the volume, if it is to be larger than the image")
 	c.Flags().Var(&i.chunkSize, "chunk-size", "size of the volume's chunks, such as 4M")
 	return c

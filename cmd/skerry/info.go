@@ -98,6 +98,9 @@ func volumeText(w io.Writer, v control.Volume) error {
 		{"Holder", holderText(v.Holder)},
 		{"Snapshots", strconv.Itoa(len(v.Snapshots))},
 	}
+	if v.Source != nil {
+		rows = append(rows, [2]string{"Image", sourceText(v.Source)})
+	}
 	if err := fields(w, rows); err != nil || len(v.Snapshots) == 0 {
 		return err
 	}

@@ -13,9 +13,11 @@ import (
 	"skerry/cmd/internal/control"
 	"skerry/drivers"
 	"skerry/drivers/local"
+	"skerry/drivers/source"
 	"skerry/locking"
 	"skerry/volume"
 	"skerry/volume/catalog"
+	"skerry/volume/transfer"
 )
 
 // session is an open pool.
@@ -25,7 +27,8 @@ type session struct {
 	log      *slog.Logger
 	identity locking.Identity
 	engine   *drivers.Engine
-	control  *controlServer // nil if the process is not reachable
+	images   *transfer.Sources // that volumes are still copied from
+	control  *controlServer    // nil if the process is not reachable
 }
 
 // closeTime bounds what a command does after its end or an interruption: release leases, flush.
@@ -79,9 +82,11 @@ func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool
 	if s.identity, err = locking.LocalIdentity(); err != nil {
 		return nil, err
 	}
-	if s.engine, err = a.openEngine(where, where.Default); err != nil {
+	storage, err := a.openStorage(where, where.Default)
+	if err != nil {
 		return nil, err
 	}
+	s.engine, s.images = a.newEngine(storage), transfer.NewSources(storage, s.identity.Boot)
 	if reachable {
 		s.control = a.startControl(ctx)
 		s.identity.Socket = s.control.path()
@@ -95,7 +100,7 @@ func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool
 
 // openPool opens the pool of a session; the default pool is made if it is missing.
 func (a *app) openPool(ctx context.Context, s *session) (err error) {
-	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log}}
+	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log}, Sources: s.images}
 	s.pool, err = catalog.Open(ctx, s.engine, o)
 	if !errors.Is(err, catalog.ErrNoPool) || !s.where.Default {
 		return err
@@ -122,6 +127,19 @@ func (a *app) makeDefault(ctx context.Context, s *session) error {
 
 // openEngine opens the storage of a pool, and makes its directory if create is set.
 func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error) {
+	storage, err := a.openStorage(where, create)
+	if err != nil {
+		return nil, err
+	}
+	return a.newEngine(storage), nil
+}
+
+func (a *app) newEngine(storage drivers.Backend) *drivers.Engine {
+	return drivers.NewEngine(storage, drivers.Options{Logger: a.log, SlowLog: 5 * time.Second})
+}
+
+// openStorage opens the storage of a pool as a backend that can also show images.
+func (a *app) openStorage(where config.Pool, create bool) (*source.Backend, error) {
 	if create {
 		if err := os.MkdirAll(where.Path, 0o700); err != nil {
 			return nil, err
@@ -141,7 +159,7 @@ func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error
 	if err != nil {
 		return nil, err
 	}
-	return drivers.NewEngine(b, drivers.Options{Logger: a.log, SlowLog: 5 * time.Second}), nil
+	return source.Wrap(b), nil
 }
 
 // clean removes what processes that were killed left in the pool's storage beside its objects.

@@ -23,6 +23,9 @@ func viewVolume(i catalog.Info) control.Volume {
 // viewFull is viewVolume for what [catalog.Pool.Info] returns, which knows the snapshots.
 func viewFull(i catalog.Info) control.Volume {
 	v := viewVolume(i)
+	if s := i.Source; s != nil {
+		v.Source = &control.Source{Path: s.Path, Host: s.Host, Percent: s.Percent()}
+	}
 	v.Snapshots = make([]control.Snapshot, 0, len(i.Snapshots))
 	for _, s := range i.Snapshots {
 		v.Snapshots = append(v.Snapshots, viewSnapshot(s))

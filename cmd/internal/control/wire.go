@@ -15,6 +15,14 @@ type Volume struct {
 	Generation uint32     `json:"generation"`         // of the last grant
 	Holder     *Holder    `json:"holder,omitempty"`   // who may write it now
 	Snapshots  []Snapshot `json:"snapshots,omitzero"` // oldest first; left out of lists of volumes
+	Source     *Source    `json:"source,omitempty"`   // image that it is still copied from; left out of lists
+}
+
+// Source is an image that a volume is still copied from.
+type Source struct {
+	Path    string `json:"path"`
+	Host    string `json:"host,omitempty"` // that has the image; none: the pool has it
+	Percent int    `json:"percent"`        // that is copied
 }
 
 // Snapshot is a snapshot of a volume.

@@ -78,6 +78,7 @@ func classes() []Class {
 	return []Class{
 		{"usage", ExitUsage, "see the command's --help", []error{ErrUsage}},
 		{"journal_damaged", ExitDamaged, "its snapshots can be read, cloned and exported, and skerry rollback to one does without the journal", []error{journal.ErrDamaged}},
+		{"image_moved", ExitDamaged, "a volume needs its image as it was until all is copied: remove it and import the image again", []error{transfer.ErrMoved}},
 		{"damaged", ExitDamaged, "see what is damaged with: skerry check", []error{volume.ErrDamaged, mapper.ErrDamaged}},
 		{"mismatch", ExitDamaged, "nothing was changed; look for damage on both sides with: skerry check, and for bad storage", []error{hash.ErrMismatch}},
 		{"image_damaged", ExitDamaged, "get a sound copy of the image; qemu-img check tells more", []error{transfer.ErrDamaged, transfer.ErrShort}},
