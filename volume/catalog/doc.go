@@ -40,6 +40,12 @@
 // A volume in the trash has no name, is not opened and not cloned, and keeps all else: snapshots, registrations at them, its own at
 // its parent. Its record in the trash counts only if its root is trashed. It is removed like any other volume once its time is over.
 //
+// # Sources
+//
+// A live volume whose root names a source is still copied from an image. Opening it attaches the image, after a check that it is the one, and
+// the lease of the device detaches it (bound.go). The end of Flatten is the end of the source. Until then nothing is taken of the volume that
+// would share its content.
+//
 // # Flag, then look
 //
 // A cloner, whose own root exists, registers at the snapshot and then reads the snapshot again. A remover flags the

@@ -21,6 +21,9 @@
 // clusters go in the order in which workers have them (qcow2_export.go), compressed ones share clusters of the file. To a pipe
 // the tables go first (qcow2_stream.go): what has data is known from the extents.
 //
+// An image can also be shown before it is copied (lazy.go): as the objects of an id that the volume's map adopts (source.go), read by
+// position from an object of the pool or from a file of this host, which is looked at after each read (binding.go).
+//
 // An exported file appears under its name only when it is complete and durable: until then it is a hidden file
 // beside it, "."+name+".<random>.partial", with as much of the name as fits.
 package transfer
