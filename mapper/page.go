@@ -300,6 +300,19 @@ type LayerRef struct {
 	Owner  chunk.VolumeID
 	Serial chunk.Serial
 	Data   int // blocks that its object holds; 0: there need not be an object
+
+	blocks chunk.Bitmap // that its object holds; nil: all
+}
+
+// AddTo adds the blocks that the layer's object holds to a set.
+func (l LayerRef) AddTo(set chunk.Bitmap) {
+	if l.blocks == nil {
+		set.Set(0, l.Data)
+		return
+	}
+	for i, w := range l.blocks {
+		set[i] |= w
+	}
 }
 
 // EachLayer calls fn for every layer in an encoded page, which must be the one that ref and its owner say.
@@ -320,7 +333,7 @@ func EachLayer(b []byte, volume chunk.VolumeID, ref PageRef, g chunk.Geometry, f
 			if !l.full {
 				blocks = l.data.Count()
 			}
-			if err := fn(LayerRef{Chunk: ref.Number*PageChunks + uint64(i), Owner: owners[l.owner], Serial: l.serial, Data: blocks}); err != nil {
+			if err := fn(LayerRef{Chunk: ref.Number*PageChunks + uint64(i), Owner: owners[l.owner], Serial: l.serial, Data: blocks, blocks: l.data}); err != nil {
 				return err
 			}
 		}

@@ -114,7 +114,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		a.snapshotCommand(), a.cloneCommand(), a.copyCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(), a.restoreCommand(),
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.benchCommand(),
-		a.diffCommand(), a.hashCommand(), a.checkCommand(), a.gcCommand(), a.versionCommand(),
+		a.diffCommand(), a.hashCommand(), a.checkCommand(), a.scrubCommand(), a.gcCommand(), a.versionCommand(),
 		a.treeCommand(), a.doctorCommand(), a.lockProbeCommand(), a.completionCommand(), a.manCommand(), exitCodesTopic(),
 	)
 	a.complete(root)

@@ -107,3 +107,36 @@ func TestR15HashCommand(t *testing.T) {
 		10 hash vm1@none                 | not found
 		1 hash --file none               | none`)
 }
+
+func TestScrubCommand(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", bytes.Repeat([]byte{1}, 8<<20))
+	w.script(`
+		snapshot vm1@a
+		clone vm1@a vm2
+		scrub                            |
+		scrub vm2 --rate 1G --json       | "volumes": 1 "objects": 2 "bytes": 8388608 "damage": []
+		10 scrub none                    | not found`)
+	s := w.serve(1, "vm1", "--nbd", "unix:"+w.path("s"))
+	c := w.dial(s, "vm1")
+	c.write(bytes.Repeat([]byte{2}, 4096), 0)
+	c.close()
+	w.ok("scrub")
+	for _, object := range w.objects("data") {
+		if strings.Contains(object, "/data/0/1.") {
+			if err := os.Truncate(object, 4<<20-4096); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := w.run(nil, "scrub")
+	for _, want := range []string{"vm1: 4096 bytes at 8384512", "vm1@a: 4096 bytes at 8384512", "vm2: 4096 bytes at 8384512", "data/0/1.", "too short"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("scrub: %q, want %q", r.stdout, want)
+		}
+	}
+	if r.code != 16 || !strings.Contains(r.stderr, "3 places damaged") {
+		t.Errorf("scrub: exit code %d, %s", r.code, r.stderr)
+	}
+	s.stop()
+}

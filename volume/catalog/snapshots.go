@@ -40,6 +40,20 @@ func describeSnapshot(s *mapper.Snapshot, name string) SnapshotInfo {
 // Snapshots returns the records of the snapshots of a volume, the oldest first. It needs no lease; what changes meanwhile may
 // or may not be seen.
 func (p *Pool) Snapshots(ctx context.Context, id chunk.VolumeID) ([]*mapper.Snapshot, error) {
+	var all []*mapper.Snapshot
+	err := p.EachSnapshot(ctx, id, func(s *mapper.Snapshot, err error) error {
+		all = append(all, s)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// EachSnapshot calls fn with the record of each snapshot of a volume, the oldest first, or with what keeps it from being read, until fn returns
+// an error, which EachSnapshot returns.
+func (p *Pool) EachSnapshot(ctx context.Context, id chunk.VolumeID, fn func(*mapper.Snapshot, error) error) error {
 	var serials []chunk.Serial
 	err := p.client.List(ctx, chunk.GroupName(id, chunk.Snapshots), func(info drivers.Info) error {
 		if s, ok := chunk.ParseSerialName(info.Name); ok {
@@ -48,21 +62,19 @@ func (p *Pool) Snapshots(ctx context.Context, id chunk.VolumeID) ([]*mapper.Snap
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list snapshots of volume %v: %w", id, err)
+		return fmt.Errorf("list snapshots of volume %v: %w", id, err)
 	}
 	slices.Sort(serials)
-	var all []*mapper.Snapshot
 	for _, serial := range serials {
 		s, err := p.loadSnapshot(ctx, id, serial)
 		if errors.Is(err, drivers.ErrNotFound) {
 			continue // removed meanwhile
 		}
-		if err != nil {
-			return nil, err
+		if err := fn(s, err); err != nil {
+			return err
 		}
-		all = append(all, s)
 	}
-	return all, nil
+	return nil
 }
 
 // loadSnapshot reads one record, and checks that it is the one it should be.

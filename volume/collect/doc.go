@@ -16,6 +16,12 @@
 //
 // Check takes no lease and writes nothing. What changes while it looks, it looks at again.
 //
+// # Scrub
+//
+// Scrub reads what maps reach, page number by page number, with all snapshots of a volume at once, so that each object is read once; objects of
+// another volume are read with that one. What cannot be read is only suspected. At the end roots and records are read anew, and what they still
+// reach is damage: a name is never used again, so what was missing before a root was read and is reached by it is missing indeed.
+//
 // # Memory
 //
 // Serials are kept as sorted numbers, eight bytes for an object of the volumes that are looked at, which are those that one volume's map

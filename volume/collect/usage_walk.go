@@ -66,9 +66,21 @@ type layout struct {
 	geom   chunk.Geometry
 }
 
-// pages visits the pages of all states of a member, in the order of their numbers: what is reached through a page is reached through no page of
-// another number, and each stored page is read once.
+// pages visits the pages of all states of a member.
 func (f *clan) pages(ctx context.Context, v *member, maps []layout) error {
+	return eachNumber(maps, func(number uint64, keys []pageKey, states map[pageKey][]int32) error {
+		for _, key := range keys {
+			if err := f.page(ctx, v, maps[states[key][0]].geom, number, key, states[key]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// eachNumber calls fn for each number of pages of maps, in ascending order, with the stored pages of that number, each once, and the indices of the
+// maps that have each. What is reached through a page is reached through no page of another number.
+func eachNumber(maps []layout, fn func(number uint64, keys []pageKey, states map[pageKey][]int32) error) error {
 	next := make([]int, len(maps))
 	for {
 		number, more := uint64(0), false
@@ -81,7 +93,7 @@ func (f *clan) pages(ctx context.Context, v *member, maps []layout) error {
 			return nil
 		}
 		states := make(map[pageKey][]int32)
-		var order []pageKey
+		var keys []pageKey
 		for i, m := range maps {
 			if next[i] == len(m.pages) || m.pages[next[i]].Number != number {
 				continue
@@ -90,14 +102,12 @@ func (f *clan) pages(ctx context.Context, v *member, maps []layout) error {
 			next[i]++
 			key := pageKey{m.owners[ref.Owner], ref.Serial}
 			if states[key] == nil {
-				order = append(order, key)
+				keys = append(keys, key)
 			}
 			states[key] = append(states[key], int32(i))
 		}
-		for _, key := range order {
-			if err := f.page(ctx, v, maps[states[key][0]].geom, number, key, states[key]); err != nil {
-				return err
-			}
+		if err := fn(number, keys, states); err != nil {
+			return err
 		}
 	}
 }
