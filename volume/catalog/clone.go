@@ -91,7 +91,7 @@ func (p *Pool) cloneOf(ctx context.Context, s *mapper.Snapshot, name string, o C
 		return Info{}, err
 	}
 	if len(s.Owners) >= mapper.MaxOwners {
-		return Info{}, fmt.Errorf("the snapshot shares objects of %d volumes, the most there can be: export it and import that instead", len(s.Owners))
+		return Info{}, fmt.Errorf("the snapshot shares objects of %d volumes, the most there can be: flatten the volume and clone a new snapshot of it", len(s.Owners))
 	}
 	size := s.Size
 	if o.Size != 0 {

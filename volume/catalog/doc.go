@@ -23,6 +23,8 @@
 //	remove snapshot record flagged · registrations listed · record gone [c]
 //	trash           trash record · root trashed [c] · name record gone
 //	restore         name record · root live [c] · trash record gone
+//	resize          what follows the end in its chunk zeros · root with the size and the pages [c]
+//	flatten         copies, and cuts between · root without other owners [c]
 //	rollback        root with the snapshot's pages, no journal, released [c]
 //
 // A name record of a volume that is being created reserves the name from the beginning, so that a long import does

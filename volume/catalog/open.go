@@ -34,6 +34,12 @@ func (p *Pool) openVolume(ctx context.Context, name string) (*volume.Device, err
 		h.done(ctx)
 		return nil, tell(ErrInUse, "volume %s: in use: this process has it open", name)
 	}
+	return h.open(ctx)
+}
+
+// open opens the held volume, which is not open, and gives it back: from now on its device holds it.
+func (h *Held) open(ctx context.Context) (*volume.Device, error) {
+	p := h.pool
 	defer p.leave(h.id, h.entry)
 	config, lease, b, err := p.attach(ctx, h.Root(), tracked{h.lease, p, h.id, h.entry})
 	if err != nil {

@@ -67,7 +67,7 @@ func hasClones(r Ref, clones []string) error {
 	if len(clones) == 0 {
 		return nil
 	}
-	return tell(ErrInUse, "%s: in use: it has clones: %s; remove them first", r.thing(), strings.Join(clones, ", "))
+	return tell(ErrInUse, "%s: in use: it has clones: %s; remove them first, or skerry flatten them", r.thing(), strings.Join(clones, ", "))
 }
 
 func (p *Pool) removeVolume(ctx context.Context, name string, o RemoveOptions) (Removal, error) {

@@ -121,6 +121,68 @@ func plainOperations(t *testing.T) []operation {
 			do:      func(p *process) error { return p.Rollback(t.Context(), ref(t, "vm1@s1")) },
 			content: func(p *process) { p.wants("vm1@s1", 0, mib/2, 1) },
 		}, {
+			name: "flatten", before: "vm1@s1 vm2@s2 ", after: "vm1@s1 vm2@s2 ",
+			prepare: func(p *process) {
+				p.create("vm1", mib)
+				p.write("vm1", chunkSize/2, chunkSize/2, 1)
+				p.snapshot("vm1@s1")
+				p.clone("vm1@s1", "vm2")
+				p.write("vm2", 0, chunkSize-4096, 2)
+				p.snapshot("vm2@s2")
+			},
+			do: func(p *process) error {
+				if err := p.Flatten(t.Context(), "vm2", nil); err != nil {
+					return err
+				}
+				_, err := collect.Part(t.Context(), p.Pool, "vm2")
+				return err
+			},
+			content: func(p *process) {
+				p.wants("vm2", 0, chunkSize-4096, 2)
+				p.wants("vm2", chunkSize-4096, 4096, 1)
+				p.wants("vm2@s2", chunkSize-4096, 4096, 1)
+			},
+			finish: func(p *process) {
+				if _, err := p.Remove(t.Context(), ref(t, "vm1@s1"), catalog.RemoveOptions{}); !errors.Is(err, catalog.ErrInUse) {
+					t.Fatalf("the snapshot that vm2@s2 needs was removed: %v", err)
+				}
+				p.remove("vm2@s2")
+				p.collect()
+				p.remove("vm1@s1")
+				p.remove("vm1")
+				p.clean()
+				p.wants("vm2", chunkSize-4096, 4096, 1)
+			},
+		}, {
+			name: "growth", before: "vm1 ", after: "vm1 ", prepare: written,
+			do: func(p *process) error {
+				_, err := p.Resize(t.Context(), "vm1", catalog.ResizeOptions{Size: 100 * mib})
+				return err
+			},
+			content: func(p *process) { p.wants("vm1", 0, mib/2, 1) },
+			finish:  func(p *process) { p.wants("vm1", mib/2, 2*mib, 0) },
+		}, {
+			name: "shrinkage", before: "vm1@s1 ", after: "vm1@s1 ",
+			prepare: func(p *process) {
+				written(p)
+				p.snapshot("vm1@s1")
+				p.write("vm1", mib/4, mib/2, 2)
+			},
+			do: func(p *process) error {
+				_, err := p.Resize(t.Context(), "vm1", catalog.ResizeOptions{Size: mib/4 + 512, Shrink: true})
+				return err
+			},
+			content: func(p *process) {
+				p.wants("vm1", mib/4, 512, 2)
+				p.wants("vm1@s1", 0, mib/2, 1)
+			},
+			finish: func(p *process) {
+				_, err := p.Resize(t.Context(), "vm1", catalog.ResizeOptions{Size: mib})
+				p.ok(err)
+				p.wants("vm1", mib/4+512, mib/2, 0)
+				p.wants("vm1@s1", 0, mib/2, 1)
+			},
+		}, {
 			name: "removal of a volume", before: "vm1 ", after: "", done: catalog.ErrNotFound, prepare: written,
 			do:      remove("vm1", catalog.RemoveOptions{}),
 			content: func(p *process) { p.wants("vm1", 0, mib/2, 1) },

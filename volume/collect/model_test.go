@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"skerry/drivers"
 	"skerry/drivers/mem"
 	"skerry/volume/catalog"
 )
@@ -93,7 +94,7 @@ func (m *model) step() {
 		}
 		return nil
 	}
-	switch m.rng.IntN(17) {
+	switch m.rng.IntN(20) {
 	case 0:
 		what, want = "create "+fresh, taken(fresh)
 		_, err = m.p.Create(ctx, fresh, catalog.CreateOptions{Size: mib, ChunkSize: chunkSize})
@@ -103,9 +104,10 @@ func (m *model) step() {
 	case 1, 2, 3:
 		if v != nil {
 			what = "write " + name
-			off, b := m.rng.Int64N(15)*chunkSize+2048, byte(m.rng.IntN(256))
-			m.p.write(name, off, chunkSize, b)
-			copy(v.data[off:], bytes.Repeat([]byte{b}, chunkSize))
+			off, b := m.rng.Int64N(int64(len(v.data))/chunkSize)*chunkSize+2048, byte(m.rng.IntN(256))
+			n := min(chunkSize, int64(len(v.data))-off)
+			m.p.write(name, off, n, b)
+			copy(v.data[off:], bytes.Repeat([]byte{b}, int(n)))
 			want = nil
 		}
 	case 4:
@@ -198,6 +200,28 @@ func (m *model) step() {
 		what, err, want = m.purge(fresh)
 	case 15, 16:
 		what, err, want = m.read(name, snap)
+	case 17:
+		what = "flatten " + name
+		err = m.p.Flatten(ctx, name, nil)
+	case 18, 19:
+		o := catalog.ResizeOptions{Size: 512 * (1 + m.rng.Int64N(2*mib/512)), Shrink: m.rng.IntN(2) == 0}
+		o.Size = max(o.Size, chunkSize)
+		if v != nil && m.rng.IntN(2) == 0 {
+			o.Size, o.By = o.Size-int64(len(v.data)), true
+		}
+		what = fmt.Sprintf("resize %s %+v", name, o)
+		_, err = m.p.Resize(ctx, name, o)
+		if v == nil {
+			break
+		}
+		if o.By {
+			o.Size += int64(len(v.data))
+		}
+		if o.Size < int64(len(v.data)) && !o.Shrink {
+			want = drivers.ErrInvalid
+			break
+		}
+		v.data = append(v.data[:min(len(v.data), int(o.Size))], make([]byte, max(0, int(o.Size)-len(v.data)))...)
 	}
 	if what != "" && !errors.Is(err, want) {
 		t.Fatalf("%s: %v, want %v", what, err, want)
@@ -262,7 +286,7 @@ func (m *model) verify() {
 	}
 	for _, i := range infos {
 		v := m.volumes[i.Name]
-		if v == nil || len(v.snapshots) != len(i.Snapshots) {
+		if v == nil || len(v.snapshots) != len(i.Snapshots) || i.Size != int64(len(v.data)) {
 			m.t.Fatalf("the pool has %+v", i)
 		}
 		m.same(i.Name, v.data)
@@ -274,7 +298,7 @@ func (m *model) verify() {
 
 func (m *model) same(name string, want []byte) {
 	m.t.Helper()
-	got := m.p.content(name, mib)
+	got := m.p.content(name, int64(len(want)))
 	if !bytes.Equal(got, want) {
 		m.t.Fatalf("%s is not what it should be", name)
 	}

@@ -246,7 +246,7 @@ func (m *model) endReading() {
 	if m.reader.dev == nil {
 		return
 	}
-	got := make([]byte, mib)
+	got := make([]byte, len(m.reader.data))
 	m.p.ok(m.reader.dev.ReadAt(m.t.Context(), got, 0))
 	if !bytes.Equal(got, m.reader.data) {
 		m.t.Fatal("what is read for long is not what it was")

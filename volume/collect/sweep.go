@@ -47,11 +47,11 @@ func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
 			return err
 		}
 	}
-	root := h.Root()
-	r, err := c.reach(ctx, root, h.Device() != nil)
+	r, err := c.reached(ctx, h)
 	if err != nil {
 		return err
 	}
+	root := h.Root()
 	if dev := h.Device(); dev != nil {
 		// Requests may still read what left the map since the first cut. The second one waits for them.
 		if _, err := dev.Cut(ctx); err != nil {
@@ -68,6 +68,18 @@ func (c *collector) sweep(ctx context.Context, h *catalog.Held) error {
 		return h.Part(ctx)
 	}
 	return nil
+}
+
+// reached finds out what is reached of a held volume. While its device is in use a cut may replace what the root names that was just read, and
+// have it removed: then it looks again.
+func (c *collector) reached(ctx context.Context, h *catalog.Held) (*reached, error) {
+	for look := 1; ; look++ {
+		root := h.Root()
+		r, err := c.reach(ctx, root, h.Device() != nil)
+		if h.Device() == nil || !damaged(err) || look == looks || h.Root().Sequence == root.Sequence {
+			return r, err
+		}
+	}
 }
 
 // reach finds out what is reached of a volume. The root in force is as given, or a later one that reaches less of what was there
