@@ -2,7 +2,9 @@ package transfer
 
 import (
 	"errors"
+	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,4 +200,56 @@ func TestGuessedBackingFilesNameNoOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, importFile(t, top, OpenOptions{FollowBacking: true}), content)
+}
+
+// seeded returns a source for a random test and makes its failure name the seed, which a flag repeats.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	n := flag.Lookup("transfer.seed").Value.(flag.Getter).Get().(uint64) // the flag of the tests outside the package
+	if n == 0 {
+		n = rand.Uint64()
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat with -transfer.seed=%d", n)
+		}
+	})
+	return rand.New(rand.NewPCG(n, 0))
+}
+
+// Images that were written, discarded and zeroed at random, with all kinds of clusters, one over the other.
+func TestImportRandomChains(t *testing.T) {
+	rng := seeded(t)
+	for i := range 4 {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "0")
+		if err := os.WriteFile(path, sparse(1+rng.IntN(5<<20), rng.Uint64()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		format := "raw"
+		for layer := range 1 + rng.IntN(4) {
+			next := filepath.Join(dir, fmt.Sprint(layer+1))
+			options := []string{"cluster_size=512", "cluster_size=4k", "compat=0.10", "cluster_size=2M", "extended_l2=on,cluster_size=16k", "extended_l2=on", "lazy_refcounts=on", "compression_type=zstd"}
+			size := (1 + rng.IntN(6<<20)) &^ 511
+			qemuImg(t, "create", "-q", "-f", "qcow2", "-b", path, "-F", format, "-o", options[rng.IntN(len(options))], next, fmt.Sprint(max(size, 1<<20)))
+			size = max(size, 1<<20)
+			var commands []string
+			if rng.IntN(3) == 0 && size >= 2<<20 { // only to clusters that are not there yet
+				commands = append(commands, fmt.Sprintf("write -c -P 7 0 %d", 2<<20))
+			}
+			for range rng.IntN(30) {
+				off := rng.IntN(size)
+				n := min(1+rng.IntN(1<<(4+rng.IntN(16))), size-off)
+				verb := []string{fmt.Sprintf("write -P %d", rng.IntN(256)), "write -z", "write -z -u", "discard"}[rng.IntN(4)]
+				if verb != "write -z" || rng.IntN(2) == 0 {
+					off, n = off&^511, (n+511)&^511
+				}
+				commands = append(commands, fmt.Sprintf("%s %d %d", verb, off, min(n, size-off)))
+			}
+			qemuIO(t, next, commands...)
+			path, format = next, "qcow2"
+		}
+		t.Logf("chain %d", i)
+		same(t, importFile(t, path, OpenOptions{FollowBacking: true}), contentOf(t, path))
+	}
 }

@@ -182,13 +182,38 @@ func (o opening) random(ctx context.Context, f io.ReaderAt, size int64, content 
 	case err != nil:
 		return nil, err
 	case packed != "":
-		return o.unpack(ctx, packed, func(ctx context.Context) (io.ReadCloser, error) {
+		whole := func(ctx context.Context) (io.ReadCloser, error) {
 			return unpack(packed, reader{ctx, io.NewSectionReader(f, 0, size)})
-		}, true)
+		}
+		return o.unpack(ctx, packed, whole, whole, true)
 	case format == Qcow2:
 		return o.qcow2(ctx, f, size)
 	}
+	if o.Format == Auto {
+		if err := noFixedVHD(f, size); err != nil {
+			return nil, err
+		}
+	}
 	return &Image{name: o.name, format: Raw, size: size, data: content}, nil
+}
+
+// noFixedVHD refuses an image in the one format that is told by its end: behind a disk as in a raw image there is a footer.
+func noFixedVHD(f io.ReaderAt, size int64) error {
+	var end [8]byte
+	if size < 512 {
+		return nil
+	}
+	if err := readFull(f, end[:], size-512); err != nil {
+		return err
+	}
+	if string(end[:]) != "conectix" {
+		return nil
+	}
+	return foreign("vpc", "convert it with: qemu-img convert -f vpc -O qcow2 FILE NEW.qcow2")
+}
+
+func foreign(name, advice string) error {
+	return fmt.Errorf("looks like %s; %s, or take it as it is with --format raw: %w", name, advice, ErrFormat)
 }
 
 // pipe opens an image that can only be read from front to back.
@@ -209,7 +234,8 @@ func (o opening) pipe(ctx context.Context, f *os.File) (*Image, error) {
 		if err := p.fill(ctx, packedHead); err != nil {
 			return nil, err
 		}
-		return o.unpack(ctx, packed, func(ctx context.Context) (io.ReadCloser, error) {
+		first := func(context.Context) (io.ReadCloser, error) { return unpack(packed, bytes.NewReader(p.head)) }
+		return o.unpack(ctx, packed, first, func(ctx context.Context) (io.ReadCloser, error) {
 			return unpack(packed, p.reader(ctx))
 		}, false)
 	}
@@ -252,7 +278,11 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 	default:
 		return "", "", fmt.Errorf("%q: want raw or qcow2: %w", want, ErrFormat)
 	}
+	const convert = "convert it with: qemu-img convert -f %s -O qcow2 FILE NEW.qcow2"
 	if bytes.HasPrefix(head, []byte(qcow2Magic)) {
+		if bytes.HasPrefix(head[4:], []byte{0, 0, 0, 1}) { // the format before qcow2
+			return "", "", foreign("qcow", fmt.Sprintf(convert, "qcow"))
+		}
 		return Qcow2, "", nil
 	}
 	for magic, p := range map[string]packing{"\x1f\x8b\x08": packedGzip, "\x28\xb5\x2f\xfd": packedZstd, "\xfd7zXZ\x00": packedXz} {
@@ -263,7 +293,6 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 	if want == Qcow2 {
 		return "", "", fmt.Errorf("no qcow2 image: it begins with %q: %w", head[:min(4, len(head))], ErrFormat)
 	}
-	const convert = "convert it with: qemu-img convert -f %s -O qcow2 FILE NEW.qcow2"
 	for _, k := range []struct {
 		magic, name, advice string
 		at                  int
@@ -275,14 +304,12 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 		{"conectix", "vpc", convert, 0},
 		{"\x7f\x10\xda\xbe", "vdi", convert, 0x40},
 		{"QED\x00", "qed", convert, 0},
-		{"QFI\x00", "qcow", convert, 0},
 		{"WithoutFreeSpace", "parallels", convert, 0},
 		{"WithouFreSpacExt", "parallels", convert, 0},
 		{"BZh", "bzip2", "unpack it into: skerry import - (%s -dc)", 0},
 	} {
 		if len(head) >= k.at && bytes.HasPrefix(head[k.at:], []byte(k.magic)) {
-			advice := fmt.Sprintf(k.advice, k.name)
-			return "", "", fmt.Errorf("looks like %s; %s, or take it as it is with --format raw: %w", k.name, advice, ErrFormat)
+			return "", "", foreign(k.name, fmt.Sprintf(k.advice, k.name))
 		}
 	}
 	return Raw, "", nil

@@ -124,11 +124,12 @@ func TestUnreadableKindsAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	for _, format := range []string{"vmdk", "vdi", "vhdx", "vpc", "qed"} {
+	for _, kind := range []string{"vmdk", "vdi", "vhdx", "vpc", "vpc -o subformat=fixed", "qed", "qcow", "parallels"} {
+		format, options, _ := strings.Cut(kind, " ")
 		path := filepath.Join(dir, "x."+format)
-		qemuImg(t, "create", "-f", format, path, "4M")
+		qemuImg(t, append([]string{"create", "-f", format, path, "4M"}, strings.Fields(options)...)...)
 		_, err := OpenFile(t.Context(), path, OpenOptions{Format: Auto})
-		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), format) || !strings.Contains(err.Error(), "qemu-img convert") {
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "qemu-img convert -f "+format) {
 			t.Errorf("%s: %v", format, err)
 		}
 		if img := open(t, path, Raw); img.Format() != Raw {

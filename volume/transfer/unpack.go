@@ -84,9 +84,12 @@ func badPacking(p packing, err error) error {
 	return fmt.Errorf("unpack %s: %w: %w", p, noEOF(err), ErrDamaged)
 }
 
-// unpack opens the image that whole unpacks. If again is set, it can be called several times.
-func (o opening) unpack(ctx context.Context, p packing, whole func(context.Context) (io.ReadCloser, error), again bool) (*Image, error) {
-	head, err := unpackedHead(ctx, whole)
+// opener begins to read what is packed.
+type opener func(context.Context) (io.ReadCloser, error)
+
+// unpack opens the image that whole unpacks; first unpacks its beginning. If again is set, whole can be called several times.
+func (o opening) unpack(ctx context.Context, p packing, first, whole opener, again bool) (*Image, error) {
+	head, err := unpackedHead(ctx, first)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +117,9 @@ func (o opening) unpack(ctx context.Context, p packing, whole func(context.Conte
 	return img, nil
 }
 
-// unpackedHead returns what recognise wants to see of what whole unpacks.
-func unpackedHead(ctx context.Context, whole func(context.Context) (io.ReadCloser, error)) ([]byte, error) {
-	r, err := whole(ctx)
+// unpackedHead returns what recognise wants to see of what first unpacks.
+func unpackedHead(ctx context.Context, first opener) ([]byte, error) {
+	r, err := first(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -129,12 +132,12 @@ func unpackedHead(ctx context.Context, whole func(context.Context) (io.ReadClose
 }
 
 // measure returns the size of a compressed raw image.
-func (o opening) measure(ctx context.Context, whole func(context.Context) (io.ReadCloser, error)) (int64, error) {
+func (o opening) measure(ctx context.Context, whole opener) (int64, error) {
 	return o.drain(ctx, whole, maxUnpacked, func([]byte, int64) error { return nil })
 }
 
 // drain gives all that whole has to take, piece by piece, and returns how much it was. More than limit bytes are an error.
-func (o opening) drain(ctx context.Context, whole func(context.Context) (io.ReadCloser, error), limit int64, take func(b []byte, off int64) error) (off int64, err error) {
+func (o opening) drain(ctx context.Context, whole opener, limit int64, take func(b []byte, off int64) error) (off int64, err error) {
 	r, err := whole(ctx)
 	if err != nil {
 		return 0, err
@@ -164,7 +167,7 @@ func (o opening) drain(ctx context.Context, whole func(context.Context) (io.Read
 
 // spool opens a qcow2 image that comes from front to back: it is written to a temporary file first, which has no name any more when
 // this returns.
-func (o opening) spool(ctx context.Context, head []byte, whole func(context.Context) (io.ReadCloser, error)) (*Image, error) {
+func (o opening) spool(ctx context.Context, head []byte, whole opener) (*Image, error) {
 	if len(head) < qcow2HeaderV2 {
 		return nil, fmt.Errorf("qcow2 header: too short: %w", ErrDamaged)
 	}
@@ -187,7 +190,7 @@ func (o opening) spool(ctx context.Context, head []byte, whole func(context.Cont
 	return img, nil
 }
 
-func (o opening) spoolTo(ctx context.Context, f *os.File, whole func(context.Context) (io.ReadCloser, error), limit int64) (*Image, error) {
+func (o opening) spoolTo(ctx context.Context, f *os.File, whole opener, limit int64) (*Image, error) {
 	var copied atomic.Int64
 	size, err := o.drain(ctx, whole, limit, func(b []byte, off int64) error {
 		return writeData(ctx, b, off, func(_ context.Context, p []byte, off int64) error {

@@ -169,6 +169,28 @@ func TestSpoolingIsBounded(t *testing.T) {
 	onlyFile(t, os.Getenv("TMPDIR"), "")
 }
 
+// A pipe is read once: what shows the format must not take from it what the import needs.
+func TestTheBeginningOfAPipeIsKept(t *testing.T) {
+	want := bytes.Repeat([]byte("some content "), 100_000)
+	b := packed(t, want, "zstd", "-c", "-q", "--no-check")
+	for _, n := range []uint32{1000, packedHead - 100, 2 * packedHead} {
+		skippable := binary.LittleEndian.AppendUint32([]byte("\x28\xb5\x2f\xfd\x20\x01\x09\x00\x00x\x50\x2a\x4d\x18"), n) // a frame of one byte first
+		stream := append(append(skippable, make([]byte, n)...), b...)
+		img, err := OpenStream(t.Context(), pipeOf(t, stream), OpenOptions{Size: 2 << 20})
+		if err != nil {
+			if n < packedHead-100 || !errors.Is(err, ErrDamaged) {
+				t.Errorf("%d bytes: %v", n, err)
+			}
+			continue
+		}
+		d := newDisk(2 << 20)
+		if _, err := Import(t.Context(), img, d, Options{}); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+		same(t, d.data[:len(want)+1], append([]byte("x"), want...))
+	}
+}
+
 // What asks for more memory than is reasonable is refused before it is allocated.
 func TestWindowsAreBounded(t *testing.T) {
 	b := packed(t, bytes.Repeat([]byte("x"), 100), "xz", "-c")

@@ -193,6 +193,9 @@ func (x *xzReader) beginBlock(length byte) error {
 	if x.blocks++; x.blocks > xzMaxBlocks {
 		return badXz("more than %d blocks; unpack it with xz -dc: %w", xzMaxBlocks, ErrFormat)
 	}
+	if x.want >= 0 {
+		dictionary = min(dictionary, x.want) // no block refers to more than it has
+	}
 	x.size, x.check = 0, newXzCheck(x.flags[1])
 	x.block, err = lzma.Reader2Config{DictCap: max(int(dictionary), lzma.MinDictCap)}.NewReader2(x.in)
 	return err
