@@ -60,6 +60,10 @@ func unseal(b []byte) decoder {
 	return decoder{b: body}
 }
 
+// Intact reports whether a record has the checksum of its bytes: these are as they were written. It can be damaged all the same
+// for this version, if another one wrote it.
+func Intact(b []byte) bool { return unseal(b).err == nil }
+
 func (d *decoder) fail(format string, args ...any) {
 	if d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrDamaged, fmt.Sprintf(format, args...))

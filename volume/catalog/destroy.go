@@ -213,12 +213,21 @@ func (h *Held) tidy(ctx context.Context, name string, limit time.Duration) (Remo
 
 // revive holds a volume that has no root left, by making one in state deleted.
 func (p *Pool) revive(ctx context.Context, id chunk.VolumeID, name string) (*Held, error) {
+	root, err := p.remains(id, name)
+	if err != nil {
+		return nil, err
+	}
+	return p.make(ctx, root)
+}
+
+// remains returns a root for a volume whose own is gone, for its removal.
+func (p *Pool) remains(id chunk.VolumeID, name string) (*mapper.Root, error) {
 	geom, err := chunk.NewGeometry(chunk.DefaultSize)
 	if err != nil {
 		return nil, err
 	}
-	return p.make(ctx, &mapper.Root{
+	return &mapper.Root{
 		Volume: id, State: mapper.Deleted, Name: name, Size: chunk.DefaultSize, Geometry: geom,
 		Created: p.o.Now(), Owners: []chunk.VolumeID{id},
-	})
+	}, nil
 }

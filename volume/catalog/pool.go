@@ -49,8 +49,7 @@ type Pool struct {
 
 // Init makes a pool of an empty place. It fails with ErrPoolExists if there is one.
 func Init(ctx context.Context, e *drivers.Engine) error {
-	record := mapper.PoolRecord{Created: time.Now()}
-	rand.Read(record.ID[:]) // never fails, says its documentation
+	record := newPoolRecord()
 	client := e.Client(drivers.LaneMeta, 0, nil)
 	err := client.Replace(ctx, chunk.PoolName, record.Encode(), drivers.Condition{Absent: true})
 	if errors.Is(err, drivers.ErrExists) {
@@ -63,6 +62,12 @@ func Init(ctx context.Context, e *drivers.Engine) error {
 		return fmt.Errorf("create pool: %w", err)
 	}
 	return nil
+}
+
+func newPoolRecord() mapper.PoolRecord {
+	record := mapper.PoolRecord{Created: time.Now()}
+	rand.Read(record.ID[:]) // never fails, says its documentation
+	return record
 }
 
 // Open opens the pool that e stores. It fails with ErrNoPool if there is none. The engine remains the caller's, to be closed after the pool.

@@ -54,17 +54,10 @@ func (p *Pool) Snapshots(ctx context.Context, id chunk.VolumeID) ([]*mapper.Snap
 // EachSnapshot calls fn with the record of each snapshot of a volume, the oldest first, or with what keeps it from being read, until fn returns
 // an error, which EachSnapshot returns.
 func (p *Pool) EachSnapshot(ctx context.Context, id chunk.VolumeID, fn func(*mapper.Snapshot, error) error) error {
-	var serials []chunk.Serial
-	err := p.client.List(ctx, chunk.GroupName(id, chunk.Snapshots), func(info drivers.Info) error {
-		if s, ok := chunk.ParseSerialName(info.Name); ok {
-			serials = append(serials, s)
-		}
-		return nil
-	})
+	serials, err := p.serials(ctx, id)
 	if err != nil {
-		return fmt.Errorf("list snapshots of volume %v: %w", id, err)
+		return err
 	}
-	slices.Sort(serials)
 	for _, serial := range serials {
 		s, err := p.loadSnapshot(ctx, id, serial)
 		if errors.Is(err, drivers.ErrNotFound) {
@@ -75,6 +68,22 @@ func (p *Pool) EachSnapshot(ctx context.Context, id chunk.VolumeID, fn func(*map
 		}
 	}
 	return nil
+}
+
+// serials returns the serials of the snapshots of a volume, ascending.
+func (p *Pool) serials(ctx context.Context, id chunk.VolumeID) ([]chunk.Serial, error) {
+	var serials []chunk.Serial
+	err := p.client.List(ctx, chunk.GroupName(id, chunk.Snapshots), func(info drivers.Info) error {
+		if s, ok := chunk.ParseSerialName(info.Name); ok {
+			serials = append(serials, s)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots of volume %v: %w", id, err)
+	}
+	slices.Sort(serials)
+	return serials, nil
 }
 
 // loadSnapshot reads one record, and checks that it is the one it should be.

@@ -126,28 +126,41 @@ func (h *Held) Part(ctx context.Context) error {
 	return h.unregister(ctx, parent)
 }
 
-// RemoveShell removes the held live volume if it has no name record and no object but its roots: late delivery of a grant
+// RemoveShell removes the held live volume if it has no name record and is [Pool.Bare]: late delivery of a grant
 // can leave such a one after a removal. It reports whether it did.
 func (h *Held) RemoveShell(ctx context.Context) (bool, error) {
 	counts, err := h.pool.Counts(ctx, h.Root())
 	if err != nil || counts || h.dev != nil {
 		return false, err
 	}
-	empty := true
-	err = h.Client(drivers.LaneMeta).List(ctx, chunk.VolumeGroup(h.id), func(info drivers.Info) error {
+	if bare, err := h.pool.Bare(ctx, h.Root()); err != nil || !bare {
+		return false, err
+	}
+	_, err = h.destroy(ctx, 0)
+	return err == nil, err
+}
+
+// Bare reports whether nothing is left of a volume, of which root is in force, but its roots: no object, and no registration as a clone,
+// which a removal ends before it removes the roots.
+func (p *Pool) Bare(ctx context.Context, root *mapper.Root) (bool, error) {
+	err := p.client.List(ctx, chunk.VolumeGroup(root.Volume), func(info drivers.Info) error {
 		if _, g, ok := chunk.ParseVolume(info.Name); !ok || g != chunk.Roots {
-			empty = false
 			return errEnough
 		}
 		return nil
 	})
-	if !empty {
+	if err == nil && !root.Parent.Volume.IsZero() {
+		_, err = p.client.Stat(ctx, chunk.RegistrationName(root.Parent.Volume, root.Parent.Snapshot, root.Volume))
+		if errors.Is(err, drivers.ErrNotFound) {
+			return true, nil
+		}
+		if err == nil {
+			err = errEnough
+		}
+	}
+	if errors.Is(err, errEnough) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	_, err = h.destroy(ctx, 0)
 	return err == nil, err
 }
 

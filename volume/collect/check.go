@@ -76,7 +76,7 @@ func (c *checker) names(ctx context.Context) error {
 			if !damaged(err) {
 				return err
 			}
-			c.found(Damage, name, "%v", err)
+			c.found(Damage, name, "%v: skerry check --repair mends it, unless a volume that cannot be read may have the name", err)
 			return nil
 		}
 		root, err := c.p.Inspect(ctx, id)
@@ -188,7 +188,7 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		c.found(Leak, id.String(), "objects of a volume that is not there: gc removes them")
 		return nil, c.abandoned(ctx, id)
 	case damaged(err):
-		c.found(Damage, id.String(), "%v", err)
+		c.found(Damage, id.String(), "%v: nothing of the volume can be read; skerry rm --damaged %v gives it up", err, id)
 		return nil, nil
 	case err != nil:
 		return nil, err
@@ -251,7 +251,7 @@ func (c *checker) recorded(ctx context.Context, root *mapper.Root, alive bool) e
 	switch {
 	case err == nil || alive:
 	case damaged(err), errors.Is(err, drivers.ErrNotFound):
-		c.found(Damage, root.Name, "volume %v is in the trash, and has no good record there: %v", root.Volume, err)
+		c.found(Damage, root.Name, "volume %v is in the trash, and has no good record there: %v: skerry check --repair writes one", root.Volume, err)
 	default:
 		return err
 	}
@@ -260,13 +260,12 @@ func (c *checker) recorded(ctx context.Context, root *mapper.Root, alive bool) e
 
 // nameless tells an empty shell from a volume that lost its name record.
 func (c *checker) nameless(ctx context.Context, root *mapper.Root, alive bool) error {
-	objects, bytes := c.report.LeakedObjects, c.report.LeakedBytes
-	switch err := c.abandoned(ctx, root.Volume); {
+	bare, err := c.p.Bare(ctx, root)
+	switch {
 	case err != nil:
 		return err
-	case c.report.LeakedObjects > objects:
-		c.report.LeakedObjects, c.report.LeakedBytes = objects, bytes
-		c.found(Damage, root.Name, "live volume %v has no name record that points to it", root.Volume)
+	case !bare:
+		c.found(Damage, root.Name, "live volume %v has no name record that points to it: skerry check --repair gives it a name", root.Volume)
 	case !alive:
 		c.report.Unnamed++
 		c.found(Leak, root.Name, "volume %v has neither a name record nor any object: gc removes it", root.Volume)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"skerry/chunk"
@@ -136,9 +137,12 @@ func (s *survey) source(ctx context.Context) error {
 
 // snapshots checks the snapshots and their registrations.
 func (s *survey) snapshots(ctx context.Context, w walker) error {
-	all, err := s.c.p.Snapshots(ctx, s.root.Volume)
+	all, bad, err := s.c.p.SnapshotRecords(ctx, s.root.Volume)
 	if err != nil {
-		return s.note("snapshots", err)
+		return err
+	}
+	for _, serial := range slices.Sorted(maps.Keys(bad)) {
+		s.c.found(Damage, s.root.Name, "%v: skerry rm --damaged %s@%v gives that snapshot up; until then gc removes nothing of the volume", bad[serial], s.root.Name, serial)
 	}
 	needed := make(map[chunk.Serial]int) // how many clones and readers need a snapshot
 	var ids []chunk.VolumeID
