@@ -27,6 +27,7 @@ type app struct {
 	pool       string // --pool, or the pool that the name of a volume began with
 	configFile string
 	verbose    bool
+	mend       bool // the pool's record too, before the pool is opened
 
 	understood bool // the command line was; errors before that are wrong usage
 }

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"skerry/cmd/internal/output"
+	"skerry/volume"
 	"skerry/volume/catalog"
 	"skerry/volume/collect"
 )
@@ -44,7 +46,7 @@ func (a *app) gcCommand() *cobra.Command {
 		Short:   "Give back the space of what was removed",
 		Long: `Remove the objects that no volume and no snapshot reaches: of removed volumes, snapshots and interrupted imports, in the
 whole pool or of one volume. Age does not matter: what a volume can still need is known to its holder, so volumes that another
-process holds are left out.`,
+process holds are left out. Damaged ones are too, since nobody knows what they reach: then the exit code is 16, when all else is done.`,
 		Example: `  skerry gc --dry-run
   skerry gc vm1`,
 		Args: cobra.MaximumNArgs(1),
@@ -58,10 +60,17 @@ process holds are left out.`,
 				if err != nil {
 					return err
 				}
-				return a.print.Result(r, func(io.Writer) error {
+				err = a.print.Result(r, func(io.Writer) error {
 					a.collected(r)
 					return nil
 				})
+				if err == nil && len(r.Problems) > 0 {
+					err = advised{
+						fmt.Errorf("gc %s: %w: nothing was removed of what is damaged", s.where, volume.ErrDamaged),
+						"see what can be done with: skerry check",
+					}
+				}
+				return err
 			})
 		},
 	}

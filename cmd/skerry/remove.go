@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,12 +29,21 @@ type removeOptions struct {
 	snapshots bool
 	now       bool
 	trash     string
+	damaged   bool
 }
 
 // removed is what rm prints with --json.
 type removed struct {
 	control.Removal
 	Until *time.Time `json:"trashed_until,omitempty"` // the volume is in the trash until then
+	Lost  *lost      `json:"lost,omitempty"`          // what was given up since it was damaged
+}
+
+// lost is a damaged volume or snapshot that was given up.
+type lost struct {
+	ID        string   `json:"id"`   // of the volume
+	Name      string   `json:"name"` // of the volume, as far as it was known
+	Snapshots []string `json:"snapshots"`
 }
 
 func (a *app) removeCommand() *cobra.Command {
@@ -47,10 +57,14 @@ the rest comes back with gc. Of a volume that is in use, the process that holds 
 a volume in use are not removed at all. There is no question, and no way back but the trash.
 
 If the configuration of the pool has a time for the trash, or with --trash, a volume can be restored for that time, with its snapshots;
-after that gc removes it. With --now it is removed for good, also one that is in the trash already, by its name or its id.`,
+after that gc removes it. With --now it is removed for good, also one that is in the trash already, by its name or its id.
+
+With --damaged a volume goes of which a record is damaged, or one that has no name any more, by its name or its id; or, as
+NAME@SERIAL, a snapshot whose record is damaged. Their data is lost. What check --repair can mend is better mended.`,
 		Example: `  skerry rm vm1@before-upgrade
   skerry rm vm1 --snapshots
-  skerry rm vm1 --trash 7d`,
+  skerry rm vm1 --trash 7d
+  skerry rm --damaged vm1@6.1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.ref(args[0])
@@ -62,6 +76,9 @@ after that gc removes it. With --now it is removed for good, also one that is in
 			}
 			if o.now && o.trash != "" {
 				return usage("rm %s: --now and --trash exclude each other", r)
+			}
+			if o.damaged && (o.now || o.trash != "") {
+				return usage("rm %s: --damaged goes with neither --now nor --trash", r)
 			}
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
 				freed, err := s.remove(ctx, r, o)
@@ -78,6 +95,7 @@ after that gc removes it. With --now it is removed for good, also one that is in
 	c.Flags().BoolVar(&o.snapshots, "snapshots", false, "remove the volume's snapshots with it")
 	c.Flags().BoolVar(&o.now, "now", false, "keep nothing in the trash, and remove what is there")
 	c.Flags().StringVar(&o.trash, "trash", "", "keep the volume in the trash for a `TIME`, such as 7d or 12h")
+	c.Flags().BoolVar(&o.damaged, "damaged", false, "give up what is damaged")
 	return c
 }
 
@@ -87,6 +105,15 @@ func (d removed) text(r catalog.Ref) string {
 		return fmt.Sprintf("moved %s to the trash until %s; skerry restore %s brings it back", r, timeText(*d.Until), r)
 	}
 	msg := "removed " + r.String()
+	switch {
+	case d.Lost != nil && r.Snapshot != "":
+		msg += ": what only that snapshot had is lost"
+	case d.Lost != nil:
+		msg = fmt.Sprintf("removed volume %s, id %s: its data is lost", dash(d.Lost.Name), d.Lost.ID)
+		if len(d.Lost.Snapshots) > 0 {
+			msg += ", with snapshots " + strings.Join(d.Lost.Snapshots, ", ")
+		}
+	}
 	if d.Objects > 0 {
 		msg += ", freed " + output.Size(d.Bytes)
 	}
@@ -97,11 +124,25 @@ func (d removed) text(r catalog.Ref) string {
 }
 
 func (s *session) remove(ctx context.Context, r catalog.Ref, o removeOptions) (removed, error) {
+	if o.damaged {
+		return s.giveUp(ctx, r, o)
+	}
 	if r.Snapshot == "" {
 		return s.removeVolume(ctx, r, o)
 	}
 	freed, err := s.removeSnapshotAnywhere(ctx, r)
 	return removed{Removal: freed}, err
+}
+
+// giveUp removes what is damaged.
+func (s *session) giveUp(ctx context.Context, r catalog.Ref, o removeOptions) (removed, error) {
+	i, err := s.pool.RemoveDamaged(ctx, r, catalog.RemoveOptions{Snapshots: o.snapshots})
+	if err != nil {
+		return removed{}, err
+	}
+	d := removed{Removal: viewRemoval(i.Removal), Lost: &lost{ID: i.ID.String(), Name: i.Name, Snapshots: append([]string{}, i.Snapshots...)}}
+	d.Left = d.Left || r.Snapshot != ""
+	return d, nil
 }
 
 func (s *session) removeVolume(ctx context.Context, r catalog.Ref, o removeOptions) (removed, error) {

@@ -15,6 +15,7 @@ import (
 	"skerry/drivers/local"
 	"skerry/drivers/source"
 	"skerry/locking"
+	"skerry/mapper"
 	"skerry/volume"
 	"skerry/volume/catalog"
 	"skerry/volume/transfer"
@@ -28,6 +29,7 @@ type session struct {
 	identity locking.Identity
 	engine   *drivers.Engine
 	images   *transfer.Sources // that volumes are still copied from
+	mended   bool              // the pool's record was written anew
 	control  *controlServer    // nil if the process is not reachable
 }
 
@@ -101,7 +103,15 @@ func (a *app) openSession(ctx context.Context, where config.Pool, reachable bool
 // openPool opens the pool of a session; the default pool is made if it is missing.
 func (a *app) openPool(ctx context.Context, s *session) (err error) {
 	o := catalog.Options{Identity: s.identity, Logger: a.log, Volume: volume.Options{Logger: a.log}, Sources: s.images}
+	if a.mend {
+		if s.mended, err = catalog.RepairPool(ctx, s.engine); err != nil {
+			return err
+		}
+	}
 	s.pool, err = catalog.Open(ctx, s.engine, o)
+	if errors.Is(err, mapper.ErrDamaged) {
+		return advised{err, "write it anew with: skerry check --repair"}
+	}
 	if !errors.Is(err, catalog.ErrNoPool) || !s.where.Default {
 		return err
 	}
