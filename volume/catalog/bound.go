@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"skerry/chunk"
 	"skerry/mapper"
 	"skerry/volume"
 )
@@ -53,6 +54,22 @@ func (b *bound) end() {
 	b.detach()
 }
 
+// pause ends the copy, if one was begun, and reports that; CopyBehind begins it anew. It works on nil.
+func (b *bound) pause() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended || b.cancel == nil {
+		return false
+	}
+	b.cancel()
+	<-b.copied
+	b.cancel, b.copied = nil, nil
+	return true
+}
+
 // Release implements [volume.Lease].
 func (b *bound) Release(ctx context.Context, change func(*mapper.Root)) error {
 	b.end() // no request is left that could read the source
@@ -73,12 +90,7 @@ func (p *Pool) CopyBehind(dev *volume.Device) {
 	if root == nil {
 		return
 	}
-	p.mu.Lock()
-	var b *bound
-	if e := p.entries[root.Volume]; e != nil && e.dev == dev {
-		b = e.bound
-	}
-	p.mu.Unlock()
+	b := p.boundOf(root.Volume, dev)
 	if b == nil {
 		return
 	}
@@ -93,6 +105,16 @@ func (p *Pool) CopyBehind(dev *volume.Device) {
 		defer close(b.copied)
 		p.copyBehind(ctx, dev, root.Name, b)
 	}()
+}
+
+// boundOf returns the lease of an open device whose volume has, or had, a source; nil if it is none.
+func (p *Pool) boundOf(id chunk.VolumeID, dev *volume.Device) *bound {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.entries[id]; e != nil && e.dev == dev {
+		return e.bound
+	}
+	return nil
 }
 
 // copyBehind copies all of an image, and lets go of it.

@@ -29,7 +29,11 @@ func (p *Pool) flatten(ctx context.Context, name string, o volume.FlattenOptions
 		return err
 	}
 	if dev := h.dev; dev != nil {
+		b := p.boundOf(h.id, dev)
 		h.done(ctx)
+		if b.pause() { // it would not tell how far it is
+			defer p.CopyBehind(dev) // goes on, or lets go of the image
+		}
 		err := dev.Flatten(ctx, o)
 		if errors.Is(err, volume.ErrClosed) || errors.Is(err, locking.ErrReleased) {
 			err = tell(ErrInUse, "volume %s: it was closed before all was copied; what was copied stays: begin again", name)
