@@ -109,6 +109,19 @@ func TestSpread(t *testing.T) {
 	}
 }
 
+func TestParseProfile(t *testing.T) {
+	got := parseProfile(`# Samples: 3  of event 'cpu-clock'
+#
+    67.69%  [k] chacha_permute                -      -
+     3.08%  [.] skerry/volume.(*Device).Submit
+     0.50%  [.] too_little
+`)
+	want := []hotspot{{67.69, true, "chacha_permute"}, {3.08, false, "skerry/volume.(*Device).Submit"}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // some is a report of made-up numbers.
 func some() *report {
 	values := func(peer string, v ...float64) peerReport {
@@ -216,7 +229,7 @@ func TestComparison(t *testing.T) {
 		t.Fatal(err)
 	}
 	var progress bytes.Buffer
-	args := []string{"-skerry", program, "-dir", dir, "-out", docs, "-size", "8M", "-rounds", "2", "-requests", "200",
+	args := []string{"-skerry", program, "-dir", dir, "-out", docs, "-size", "8M", "-rounds", "2", "-requests", "200", "-profile",
 		"-rows", "read-4k-16|write-64k|flush-8|clone|sparse|write-4k-4x16|import|null-read-4k"}
 	if err := run(t.Context(), args, io.Discard, &progress); err != nil {
 		t.Fatalf("%v\n%s; scripts/deps.sh installs the peers", err, &progress)

@@ -33,7 +33,7 @@ type options struct {
 	program, dir, out, results string
 	rows, peers                *regexp.Regexp
 	settings                   settings
-	render                     bool
+	render, profile            bool
 	null                       string
 }
 
@@ -52,6 +52,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f.IntVar(&o.settings.Rounds, "rounds", 0, "rounds (5; quick: 3)")
 	f.Float64Var(&o.settings.Seconds, "seconds", 0, "seconds of each measurement (1.5; quick: 0.4)")
 	f.Float64Var(&o.settings.Warmup, "warmup", -1, "seconds before each (0.2; quick: 0.1)")
+	f.BoolVar(&o.profile, "profile", false, "profiles of all rows, not only of those that miss a goal")
 	f.Int64Var(&o.settings.Requests, "requests", 0, "requests of each measurement, instead of a time")
 	f.StringVar(&rows, "rows", "", "only rows whose name matches this regular expression")
 	f.StringVar(&peers, "peers", "", "only peers whose name matches this regular expression; skerry is always there")
@@ -163,7 +164,7 @@ func (o *options) measure(ctx context.Context, errs io.Writer) (_ report, err er
 	if err := bed.makeSource(); err != nil {
 		return report{}, err
 	}
-	b := &bench{bed: bed, settings: o.settings, log: log.New(errs, "", log.Ltime), wanted: func(name string) bool {
+	b := &bench{bed: bed, settings: o.settings, log: log.New(errs, "", log.Ltime), all: o.profile, wanted: func(name string) bool {
 		return name == skerry || o.peers.MatchString(name)
 	}}
 	r := report{Machine: describe(ctx, bed), Settings: o.settings}
@@ -178,6 +179,9 @@ func (o *options) measure(ctx context.Context, errs io.Writer) (_ report, err er
 		r.Rows = append(r.Rows, done)
 	}
 	r.Machine.LoadAfter = averageLoad()
+	if err := b.profiles(ctx, &r); err != nil {
+		return report{}, err
+	}
 	r.Took = time.Since(begun)
 	return r, nil
 }

@@ -71,6 +71,7 @@ func (r *report) markdown(plots bool) string {
 		}
 		writeGroup(&b, g, rows)
 	}
+	r.writeProfiles(&b)
 	return b.String()
 }
 

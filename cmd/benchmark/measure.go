@@ -22,7 +22,8 @@ type bench struct {
 	bed      *bed
 	settings settings
 	wanted   func(peer string) bool
-	served   int // servers started so far
+	all      bool // profiles of all rows
+	served   int  // servers started so far
 	log      *log.Logger
 }
 

@@ -10,6 +10,7 @@ type report struct {
 	Machine  machine       `json:"machine"`
 	Settings settings      `json:"settings"`
 	Rows     []rowReport   `json:"rows"`
+	Profiles []profile     `json:"profiles,omitempty"` // of rows where a goal was missed
 	Took     time.Duration `json:"took_ns"`
 }
 
