@@ -71,35 +71,51 @@ func exportFile(ctx context.Context, dev Origin, path string, o ExportOptions) (
 	if err := o.Check(); err != nil {
 		return Progress{}, err
 	}
+	return writeFile(ctx, path, o.Force, output{
+		file:   func(f *os.File) (Progress, error) { return fillNew(ctx, dev, f, o) },
+		device: func() (Progress, error) { return exportDevice(ctx, dev, path, o) },
+		stream: func(w io.Writer) (Progress, error) { return exportStream(ctx, dev, w, o) },
+	})
+}
+
+// output says how the file of an export is written.
+type output struct {
+	file   func(*os.File) (Progress, error) // an empty one; durable when it returns
+	device func() (Progress, error)         // a block device
+	stream func(io.Writer) (Progress, error)
+}
+
+// writeFile writes what path names, whatever it is. What is there already is overwritten only by force.
+func writeFile(ctx context.Context, path string, force bool, out output) (Progress, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		if _, err := os.Lstat(path); err == nil {
 			return Progress{}, errors.New("is a symbolic link that leads nowhere; remove it, or export to where it is to lead")
 		}
-		return exportNew(ctx, dev, path, o)
+		return writeNew(path, force, out.file)
 	case err != nil:
 		return Progress{}, err
 	case st.IsDir():
 		return Progress{}, errors.New("is a directory")
-	case st.Mode().IsRegular() && !o.Force:
+	case st.Mode().IsRegular() && !force:
 		return Progress{}, fmt.Errorf("%w; replace it with --force", os.ErrExist)
 	case st.Mode().IsRegular():
 		if path, err = filepath.EvalSymlinks(path); err != nil {
 			return Progress{}, err
 		}
-		return exportNew(ctx, dev, path, o)
+		return writeNew(path, force, out.file)
 	case isBlockDevice(st.Mode()):
-		if !o.Force {
+		if !force {
 			return Progress{}, errors.New("is a block device; overwrite it with --force")
 		}
-		return exportDevice(ctx, dev, path, o)
+		return out.device()
 	}
 	f, err := openSink(ctx, path)
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := exportStream(ctx, dev, f, o)
+	p, err := out.stream(f)
 	return p, errors.Join(err, f.Close())
 }
 
@@ -109,7 +125,8 @@ func partialName(base string) string {
 	return "." + base[:min(len(base), unix.NAME_MAX-1-len(suffix))] + suffix
 }
 
-func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (Progress, error) {
+// writeNew makes a file that appears under its name when fill has filled it.
+func writeNew(path string, force bool, fill func(*os.File) (Progress, error)) (Progress, error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -123,10 +140,10 @@ func exportNew(ctx context.Context, dev Origin, path string, o ExportOptions) (P
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := fillNew(ctx, dev, f, o)
+	p, err := fill(f)
 	err = errors.Join(err, imageSpace(f.Close(), dir))
 	if err == nil {
-		err = imageSpace(publish(temp, path, o.Force), dir)
+		err = imageSpace(publish(temp, path, force), dir)
 	}
 	if err != nil {
 		return p, errors.Join(err, os.Remove(temp))

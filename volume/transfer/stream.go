@@ -19,15 +19,20 @@ func ExportStream(ctx context.Context, dev Origin, w io.Writer, o ExportOptions)
 	if err := o.Check(); err != nil {
 		return Progress{}, err
 	}
-	f, ok := w.(*os.File)
-	if !ok {
-		return exportStream(ctx, dev, w, o)
+	write := func(w io.Writer) (Progress, error) { return exportStream(ctx, dev, w, o) }
+	if f, ok := w.(*os.File); ok {
+		return toStream(ctx, f, write)
 	}
+	return write(w)
+}
+
+// toStream has something written to a file from where it stands. If it is a pipe, ctx ends also a write that nobody takes.
+func toStream(ctx context.Context, f *os.File, write func(io.Writer) (Progress, error)) (Progress, error) {
 	s, err := newSink(ctx, f)
 	if err != nil {
 		return Progress{}, err
 	}
-	p, err := exportStream(ctx, dev, s, o)
+	p, err := write(s)
 	return p, errors.Join(err, s.Close())
 }
 
