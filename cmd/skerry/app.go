@@ -15,6 +15,7 @@ import (
 	"skerry/cmd/internal/config"
 	"skerry/cmd/internal/failure"
 	"skerry/cmd/internal/output"
+	"skerry/drivers"
 )
 
 // app is one run of the program: its streams, its flags and what they decided.
@@ -28,6 +29,8 @@ type app struct {
 	configFile string
 	verbose    bool
 	mend       bool // the pool's record too, before the pool is opened
+
+	wrap func(drivers.Backend) drivers.Backend // nil but in tests that watch the storage
 
 	understood bool // the command line was; errors before that are wrong usage
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"skerry/cmd/internal/config"
+	"skerry/drivers"
 )
 
 // systemEnv is the environment of a user who is not root, at home in the world's directory.
@@ -24,6 +26,12 @@ func systemEnv(w *world) config.Environment {
 // inProcess runs a command of a user without configuration, in this process.
 func inProcess(t *testing.T, w *world, args ...string) result {
 	t.Helper()
+	return inProcessWith(t, t.Context(), w, nil, args...)
+}
+
+// inProcessWith is inProcess under a context, with storage that is wrapped.
+func inProcessWith(t *testing.T, ctx context.Context, w *world, wrap func(drivers.Backend) drivers.Backend, args ...string) result {
+	t.Helper()
 	var files [2]*os.File
 	for i := range files {
 		f, err := os.Create(filepath.Join(t.TempDir(), "out"))
@@ -32,7 +40,9 @@ func inProcess(t *testing.T, w *world, args ...string) result {
 		}
 		files[i] = f
 	}
-	code := newApp(os.Stdin, files[0], files[1], systemEnv(w)).run(t.Context(), args)
+	a := newApp(os.Stdin, files[0], files[1], systemEnv(w))
+	a.wrap = wrap
+	code := a.run(ctx, args)
 	var text [2]string
 	for i, f := range files {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -145,6 +145,9 @@ func (a *app) openEngine(where config.Pool, create bool) (*drivers.Engine, error
 }
 
 func (a *app) newEngine(storage drivers.Backend) *drivers.Engine {
+	if a.wrap != nil {
+		storage = a.wrap(storage)
+	}
 	return drivers.NewEngine(storage, drivers.Options{Logger: a.log, SlowLog: 5 * time.Second})
 }
 

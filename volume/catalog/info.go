@@ -58,7 +58,6 @@ func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 		return Info{}, err
 	}
 	info, err := p.full(ctx, root)
-
 	if err == nil {
 		info.Source, err = p.source(ctx, root)
 	}
