@@ -214,6 +214,8 @@ func (p *Pool) Rerecord(ctx context.Context, root *mapper.Root) (bool, error) {
 		}
 	} else if !errors.Is(err, drivers.ErrNotFound) {
 		return false, err
+	} else if bare, err := p.Bare(ctx, root); err != nil || bare {
+		return false, err // gc removes it
 	}
 	h, err := p.Hold(ctx, root.Volume)
 	if err != nil {

@@ -126,14 +126,24 @@ func (h *Held) Part(ctx context.Context) error {
 	return h.unregister(ctx, parent)
 }
 
-// RemoveShell removes the held live volume if it has no name record and is [Pool.Bare]: late delivery of a grant
+// RemoveShell removes the held volume if it is live and has no name record, or is in the trash and has no record there, and is [Pool.Bare]: late delivery of a grant
 // can leave such a one after a removal. It reports whether it did.
 func (h *Held) RemoveShell(ctx context.Context) (bool, error) {
-	counts, err := h.pool.Counts(ctx, h.Root())
+	root := h.Root()
+	var counts bool
+	var err error
+	if root.State == mapper.Trashed {
+		_, err = h.pool.client.Stat(ctx, chunk.TrashRecord(h.id))
+		if counts = err == nil; errors.Is(err, drivers.ErrNotFound) {
+			err = nil
+		}
+	} else {
+		counts, err = h.pool.Counts(ctx, root)
+	}
 	if err != nil || counts || h.dev != nil {
 		return false, err
 	}
-	if bare, err := h.pool.Bare(ctx, h.Root()); err != nil || !bare {
+	if bare, err := h.pool.Bare(ctx, root); err != nil || !bare {
 		return false, err
 	}
 	_, err = h.destroy(ctx, 0)

@@ -221,8 +221,8 @@ func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, er
 		if err == nil && !counts {
 			return root, c.nameless(ctx, root, alive)
 		}
-	} else if err := c.recorded(ctx, root, alive); err != nil {
-		return nil, err
+	} else if shell, err := c.recorded(ctx, root, alive); err != nil || shell {
+		return root, err
 	}
 	c.report.Volumes++
 	if root.Held && !alive {
@@ -245,17 +245,28 @@ func (c *checker) pending(root *mapper.Root) {
 	c.found(Pending, root.Name, "making it was interrupted: go on with the command that began it, or give it up with skerry rm; it is kept until %s", until)
 }
 
-// recorded checks that the trash shows a volume that is there.
-func (c *checker) recorded(ctx context.Context, root *mapper.Root, alive bool) error {
-	err := c.p.Recorded(ctx, root)
-	switch {
-	case err == nil || alive:
-	case damaged(err), errors.Is(err, drivers.ErrNotFound):
-		c.found(Damage, root.Name, "volume %v is in the trash, and has no good record there: %v: skerry check --repair writes one", root.Volume, err)
-	default:
-		return err
+// recorded checks that the trash shows a volume that is there. It reports whether the volume is an empty shell.
+func (c *checker) recorded(ctx context.Context, root *mapper.Root, alive bool) (shell bool, err error) {
+	why := c.p.Recorded(ctx, root)
+	missing := errors.Is(why, drivers.ErrNotFound)
+	if why == nil || alive {
+		return false, nil
 	}
-	return nil
+	if !missing && !damaged(why) {
+		return false, why
+	}
+	if missing {
+		if shell, err = c.p.Bare(ctx, root); err != nil {
+			return false, err
+		}
+	}
+	if shell {
+		c.report.Unnamed++
+		c.found(Leak, root.Name, "volume %v is in the trash, and has neither a record there nor any object: gc removes it", root.Volume)
+		return true, nil
+	}
+	c.found(Damage, root.Name, "volume %v is in the trash, and has no good record there: %v: skerry check --repair writes one", root.Volume, why)
+	return false, nil
 }
 
 // nameless tells an empty shell from a volume that lost its name record.

@@ -250,19 +250,20 @@ func (c *collector) held(ctx context.Context, h *catalog.Held) error {
 	if expired, err := c.expire(ctx, h); expired || err != nil {
 		return err
 	}
-	counts, err := c.p.Counts(ctx, root)
-	if err != nil {
-		return err
-	}
-	if !counts && root.State == mapper.Live {
-		removed, err := h.RemoveShell(ctx)
-		if err == nil && !removed {
-			err = fmt.Errorf("%w: live volume %s (%v) has no name record that points to it", errDamage, root.Name, root.Volume)
-		}
+	if removed, err := h.RemoveShell(ctx); removed || err != nil {
 		if removed {
 			c.report.Unnamed++
 		}
 		return err
+	}
+	if root.State == mapper.Live {
+		counts, err := c.p.Counts(ctx, root)
+		if err == nil && !counts {
+			err = fmt.Errorf("%w: live volume %s (%v) has no name record that points to it", errDamage, root.Name, root.Volume)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	c.report.Volumes++
 	if err := c.registered(ctx, root.Volume); err != nil {
