@@ -94,10 +94,11 @@ func (a *app) complete(c *cobra.Command) {
 		}
 	}
 	for name, values := range map[string]cobra.CompletionFunc{
-		"pool":   a.completePool,
-		"format": fixed(string(transfer.Raw), string(transfer.Qcow2)),
-		"nbd":    fixed("unix:", "tcp:"),
-		"size":   fixed(), "chunk-size": fixed(),
+		"pool":     a.completePool,
+		"compress": fixed("none", string(transfer.Zlib), string(transfer.Zstd)),
+		"format":   fixed(string(transfer.Raw), string(transfer.Qcow2)),
+		"nbd":      fixed("unix:", "tcp:"),
+		"size":     fixed(), "chunk-size": fixed(),
 	} {
 		if c.LocalNonPersistentFlags().Lookup(name) != nil || c.PersistentFlags().Lookup(name) != nil {
 			// It fails for a command that has registered its own, which prevails.

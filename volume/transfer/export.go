@@ -107,7 +107,7 @@ func writeFile(ctx context.Context, path string, force bool, out output) (Progre
 		return writeNew(path, force, out.file)
 	case isBlockDevice(st.Mode()):
 		if !force {
-			return Progress{}, errors.New("is a block device; overwrite it with --force")
+			return Progress{}, fmt.Errorf("a block device: %w; overwrite it with --force", os.ErrExist)
 		}
 		return out.device()
 	}

@@ -25,6 +25,7 @@ type qcow2Check struct {
 	packed clusterSet // compressed clusters
 }
 
+// check returns an error unless the image is sound, and forgets tables of level 2 that have no entry.
 func (l *qcow2Layer) check(ctx context.Context) error {
 	clusters := (l.fileSize + l.h.cluster() - 1) >> l.h.clusterBits
 	if clusters > qcow2MaxClusters {
@@ -45,6 +46,10 @@ func (l *qcow2Layer) check(ctx context.Context) error {
 		table, err := l.table(int64(entry & qcow2OffsetMask))
 		if err != nil {
 			return err
+		}
+		if isZero(table) {
+			l.l1[i] = 0 // as good as none, and millions of them in a hole of the file cost nothing more
+			continue
 		}
 		first := int64(i) * l.h.perL2()
 		for n := int64(0); n < l.h.perL2() && (first+n)<<l.h.clusterBits < l.h.size; n++ {

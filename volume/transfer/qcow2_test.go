@@ -273,6 +273,64 @@ func TestHeaderIsChecked(t *testing.T) {
 	}
 }
 
+func TestTablesWithoutEntriesAreForgotten(t *testing.T) {
+	b := header(func(b []byte) { binary.BigEndian.PutUint64(b[3*65536:], 2*65536) })
+	l, err := openQcow2(t.Context(), bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, zero, err := (layers{l}).extent(0, l.size()); l.l1[0] != 0 || n != l.size() || !zero || err != nil {
+		t.Errorf("%#x, %d bytes, %v, %v", l.l1[0], n, zero, err)
+	}
+}
+
+// Each is a mistake in the tables of an otherwise sound image.
+func TestTablesAreChecked(t *testing.T) {
+	be := binary.BigEndian
+	const l1, l2, c = 3 * 65536, 2 * 65536, 65536
+	with := func(change func(b []byte)) []byte {
+		return append(header(func(b []byte) {
+			be.PutUint64(b[l1:], l2)
+			be.PutUint64(b[l2:], 4*c)
+			change(b)
+		}), make([]byte, 2*c)...)
+	}
+	packed := func(off, sectors uint64) uint64 { return 1<<62 | sectors<<54 | off }
+	sound := with(func(b []byte) { be.PutUint64(b[l2+8:], packed(5*c+7, 3)); be.PutUint64(b[l2+16:], packed(5*c+1100, 0)) })
+	if _, err := openQcow2(t.Context(), bytes.NewReader(sound), int64(len(sound))); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{
+		"level 2 table in the middle of a cluster": with(func(b []byte) { be.PutUint64(b[l1:], l2+512) }),
+		"level 2 table beyond the file":            with(func(b []byte) { be.PutUint64(b[l1:], 6*c) }),
+		"level 2 table far beyond":                 with(func(b []byte) { be.PutUint64(b[l1:], 1<<55) }),
+		"level 2 table is the header":              with(func(b []byte) { be.PutUint64(b[40:], l1); be.PutUint64(b[l1:], c) }),
+		"level 2 table is the level 1 table":       with(func(b []byte) { be.PutUint64(b[l1:], l1) }),
+		"refcount block beyond the file":           with(func(b []byte) { be.PutUint64(b[c:], 1<<62) }),
+		"refcount block in a table":                with(func(b []byte) { be.PutUint64(b[c:], l2) }),
+		"refcount block in data":                   with(func(b []byte) { be.PutUint64(b[c:], 4*c) }),
+		"refcount table is the level 1 table":      with(func(b []byte) { be.PutUint64(b[48:], l1) }),
+		"huge refcount table":                      with(func(b []byte) { be.PutUint32(b[56:], 1<<31) }),
+		"wide refcounts":                           with(func(b []byte) { be.PutUint32(b[96:], 7) }),
+		"data in the middle of a cluster":          with(func(b []byte) { be.PutUint64(b[l2:], 4*c+512) }),
+		"data beyond the file":                     with(func(b []byte) { be.PutUint64(b[l2:], 6*c) }),
+		"data far beyond":                          with(func(b []byte) { be.PutUint64(b[l2:], 1<<55) }),
+		"data is a table":                          with(func(b []byte) { be.PutUint64(b[l2:], l2) }),
+		"data twice":                               with(func(b []byte) { be.PutUint64(b[l2+8:], 4*c) }),
+		"zeros in the middle of a cluster":         with(func(b []byte) { be.PutUint64(b[l2:], 4*c+513) }),
+		"zeros in version 2":                       with(func(b []byte) { be.PutUint32(b[4:], 2); be.PutUint64(b[l2:], 1) }),
+		"compressed data beyond the file":          with(func(b []byte) { be.PutUint64(b[l2+8:], packed(6*c, 0)) }),
+		"compressed data far beyond":               with(func(b []byte) { be.PutUint64(b[l2+8:], packed(1<<53, 255)) }),
+		"compressed data in the header":            with(func(b []byte) { be.PutUint64(b[l2+8:], packed(512, 0)) }),
+		"compressed data in a table":               with(func(b []byte) { be.PutUint64(b[l2+8:], packed(l1+512, 0)) }),
+		"compressed data in data":                  with(func(b []byte) { be.PutUint64(b[l2+8:], packed(5*c-100, 255)); be.PutUint64(b[l2:], 5*c) }),
+	} {
+		if _, err := openQcow2(t.Context(), bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzQcow2 reads images with any header and any tables: what comes out may be an error, but no panic, no endless
 // loop, no memory without bound, and no other file.
 func FuzzQcow2(f *testing.F) {
