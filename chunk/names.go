@@ -19,6 +19,7 @@ import (
 //	v/<volume id>/journal/<generation>.<counter>
 //	v/<volume id>/snap/<generation>.<counter>        snapshot record
 //	v/<volume id>/reg/<snapshot's serial>+<clone id> registration of a clone at a snapshot
+//	v/<volume id>/seal/<generation>.<counter>        seal of the snapshot of that serial
 //	v/<volume id>/image/<generation>.<counter>       image that the volume is copied from
 //	v/<volume id>/reader/<snapshot's serial>+<nonce>.<counter> a process reads a snapshot
 //	v/<volume id>/data/<fan>/<index>.<generation>.<counter>
@@ -62,6 +63,7 @@ const (
 	Pages         Group = "page"
 	Journals      Group = "journal"
 	Snapshots     Group = "snap"
+	Seals         Group = "seal"
 	Registrations Group = "reg"
 	Readers       Group = "reader"
 	Images        Group = "image"
@@ -91,7 +93,7 @@ func ParseRootName(name string) (uint32, bool) {
 	return uint32(g), true
 }
 
-// SerialName returns the name of a page, a journal, a snapshot record or an image.
+// SerialName returns the name of a page, a journal, a snapshot record, a seal or an image.
 func SerialName(id VolumeID, g Group, s Serial) string {
 	return GroupName(id, g) + "/" + s.String()
 }

@@ -85,6 +85,18 @@ func someSnapshot(rng *rand.Rand) *Snapshot {
 	return s
 }
 
+func someSeal(rng *rand.Rand) *Seal {
+	s := &Seal{
+		Volume: someID(rng), Snapshot: chunk.Serial(rng.Uint64()), Created: someTime(rng), Size: 1 + rng.Int64N(MaxVolumeSize), Grain: uint8(rng.IntN(11)), Cells: []SealCell{},
+	}
+	index := uint32(0)
+	for range rng.IntN(5) {
+		index += 1 + rng.Uint32N(9)
+		s.Cells = append(s.Cells, SealCell{index, [32]byte{byte(rng.Uint32())}})
+	}
+	return s
+}
+
 // record is one kind of stored record.
 type record struct {
 	name   string
@@ -103,6 +115,10 @@ func records() []record {
 		{
 			"snapshot", func(rng *rand.Rand) any { return someSnapshot(rng) }, func(v any) []byte { return v.(*Snapshot).Encode() },
 			func(b []byte) (any, error) { return DecodeSnapshot(b) },
+		},
+		{
+			"seal", func(rng *rand.Rand) any { return someSeal(rng) }, func(v any) []byte { return v.(*Seal).Encode() },
+			func(b []byte) (any, error) { return DecodeSeal(b) },
 		},
 		{
 			"name", func(rng *rand.Rand) any { return NameRecord{someText(rng, MaxNameLength), someID(rng)} }, func(v any) []byte { return v.(NameRecord).Encode() },

@@ -117,6 +117,24 @@ func (s stack) normalize(blocks int, dropped []chunk.Serial) (stack, []chunk.Ser
 	return kept, dropped
 }
 
+// uncovered returns which of the blocks no layer of the stack has.
+func (s stack) uncovered(blocks int) chunk.Bitmap {
+	b := chunk.NewBitmap(blocks)
+	b.Set(0, blocks)
+	for _, l := range s {
+		if l.full {
+			return chunk.NewBitmap(blocks)
+		}
+		for i := range b {
+			b[i] &^= l.data[i]
+			if l.zero != nil {
+				b[i] &^= l.zero[i]
+			}
+		}
+	}
+	return b
+}
+
 // uncover takes the covered blocks from the layer, covers those that are left, and reports whether there are any. A full
 // layer stays as it is.
 func (l *layer) uncover(covered chunk.Bitmap) bool {

@@ -33,6 +33,7 @@ func fuzzRecord(f *testing.F, name string) {
 
 func FuzzRoot(f *testing.F)         { fuzzRecord(f, "root") }
 func FuzzSnapshot(f *testing.F)     { fuzzRecord(f, "snapshot") }
+func FuzzSeal(f *testing.F)         { fuzzRecord(f, "seal") }
 func FuzzNameRecord(f *testing.F)   { fuzzRecord(f, "name") }
 func FuzzPoolRecord(f *testing.F)   { fuzzRecord(f, "pool") }
 func FuzzSource(f *testing.F)       { fuzzRecord(f, "source") }

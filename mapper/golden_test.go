@@ -65,10 +65,15 @@ func TestFixedEncodings(t *testing.T) {
 		ID: numbered(0x90), Format: "qcow2", Size: 1 << 30, Chunks: 99, Host: "host1", HostID: numbered(0xb0), Boot: numbered(0xc0),
 		Files: []SourceFile{{Path: "/images/a", Device: 0x801, Inode: 12345, Size: 4 << 20, Modified: created, Changed: created.Add(time.Second)}},
 	}
+	seal := &Seal{
+		Volume: numbered(0x10), Snapshot: chunk.MakeSerial(5, 6), Created: created, Size: 1 << 30, Sum: [32]byte{0xaa}, Grain: 1,
+		Cells: []SealCell{{2, [32]byte{0xbb}}, {9, [32]byte{0xcc}}},
+	}
 	c, table := fixedPage()
 	for name, b := range map[string][]byte{
 		"root":     root.Encode(),
 		"snapshot": snapshot.Encode(),
+		"seal":     seal.Encode(),
 		"name":     NameRecord{Name: "vm1", Volume: numbered(0x10)}.Encode(),
 		"trash":    TrashRecord{Name: "vm1", Volume: numbered(0x10), Since: created}.Encode(),
 		"reader":   ReaderRecord{Volume: numbered(0x10), Snapshot: chunk.MakeSerial(5, 6), Process: root.Holder}.Encode(),

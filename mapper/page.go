@@ -301,10 +301,10 @@ type LayerRef struct {
 	Serial chunk.Serial
 	Data   int // blocks that its object holds; 0: there need not be an object
 
-	blocks chunk.Bitmap // that its object holds; nil: all
+	blocks chunk.Bitmap // that show; nil: all
 }
 
-// AddTo adds the blocks that the layer's object holds to a set.
+// AddTo adds the blocks that show to a set: those that the layer's object holds and that no newer layer covers.
 func (l LayerRef) AddTo(set chunk.Bitmap) {
 	if l.blocks == nil {
 		set.Set(0, l.Data)
@@ -328,10 +328,14 @@ func EachLayer(b []byte, volume chunk.VolumeID, ref PageRef, g chunk.Geometry, f
 	}
 	var one [1]layer
 	for i := range c.entries {
-		for _, l := range c.get(uint16(i), &one) {
+		s := c.get(uint16(i), &one)
+		for k, l := range s {
 			blocks := g.Blocks()
 			if !l.full {
 				blocks = l.data.Count()
+			}
+			if l.full && k > 0 {
+				l.data = s[:k].uncovered(blocks) // else what is covered is not in the layer
 			}
 			if err := fn(LayerRef{Chunk: ref.Number*PageChunks + uint64(i), Owner: owners[l.owner], Serial: l.serial, Data: blocks, blocks: l.data}); err != nil {
 				return err

@@ -140,3 +140,41 @@ func TestScrubCommand(t *testing.T) {
 	}
 	s.stop()
 }
+
+func TestSealedSnapshots(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", bytes.Repeat([]byte{1}, 9<<20))
+	w.ok("snapshot", "vm1@a")
+	sum := strings.Fields(w.ok("hash", "vm1@a"))[0]
+	w.script(`
+		info vm1@a                       | Sealed: -
+		hash vm1@a --seal                | ` + sum + `
+		info vm1@a                       | Sealed: ` + sum + `
+		info vm1@a --json                | "sealed": ` + sum + `
+		scrub --json                     | "sealed": 1 "damage": []
+		check --json                     | "problems": []
+		2 hash vm1 --seal                | snapshot
+		2 hash --file none --seal        | --seal`)
+	for _, object := range w.objects("data") {
+		if strings.Contains(object, "/data/0/1.") {
+			b, err := os.ReadFile(object)
+			if err == nil {
+				b[4096] ^= 1
+				err = os.WriteFile(object, b, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.fails(16, "vm1@a scrub", "hash", "vm1@a", "--seal")
+	r := w.run(nil, "scrub")
+	if r.code != 16 || !strings.Contains(r.stdout, "vm1@a: 4194304 bytes at 4194304") {
+		t.Errorf("scrub: exit code %d, %s", r.code, r.stdout)
+	}
+	w.ok("rm", "vm1@a")
+	if seals := w.objects("seal"); len(seals) > 0 {
+		t.Errorf("seals %q are left", seals)
+	}
+	w.ok("scrub")
+}

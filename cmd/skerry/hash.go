@@ -24,6 +24,7 @@ type hashResult struct {
 
 func (a *app) hashCommand() *cobra.Command {
 	var file string
+	var seal bool
 	var o transfer.OpenOptions
 	c := &cobra.Command{
 		Use:   "hash [NAME[@SNAP]]",
@@ -32,15 +33,22 @@ func (a *app) hashCommand() *cobra.Command {
 and where they are stored: what is imported, copied or exported keeps its hash. It is a tree of BLAKE3 hashes, defined in docs/hash.md so
 that other programs can compute it.
 
+With --seal the hash of a snapshot is stored beside it, with those of its parts: scrub compares the content with that, and info shows
+it. The seal goes with the snapshot.
+
 A volume is leased for the time. One that is being written cannot be hashed: take a snapshot of it and hash that.`,
 		Example: `  skerry hash golden@v1
   skerry hash vm1@nightly --json
+  skerry hash golden@v1 --seal
   skerry hash --file debian-12.qcow2
   zstd -dc disk.raw.zst | skerry hash --file -`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (file != "") {
 				return usage("hash: want a volume or a snapshot, or --file and an image")
+			}
+			if seal && file != "" {
+				return usage("hash: --seal is for snapshots")
 			}
 			if file != "" {
 				return a.hashFile(cmd.Context(), file, o)
@@ -49,11 +57,20 @@ A volume is leased for the time. One that is being written cannot be hashed: tak
 			if err != nil {
 				return err
 			}
+			if seal {
+				if r, err = a.snapshot(args[0]); err != nil {
+					return err
+				}
+				return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
+					return a.seal(ctx, s, r)
+				})
+			}
 			return a.holding(cmd.Context(), func(ctx context.Context, s *session) error {
 				return a.hash(ctx, s, r)
 			})
 		},
 	}
+	c.Flags().BoolVar(&seal, "seal", false, "store the hash of a snapshot, for scrub")
 	c.Flags().StringVar(&file, "file", "", "hash this image `FILE`, block device or - for standard input, as the volume that an import makes of it")
 	c.Flags().StringVar((*string)(&o.Format), "format", string(transfer.Auto), "format of the image, raw or qcow2, instead of recognising it")
 	c.Flags().BoolVar(&o.FollowBacking, "follow-backing", false, "read the backing files too that a qcow2 image names")
@@ -77,6 +94,20 @@ func (a *app) hash(ctx context.Context, s *session, r catalog.Ref) error {
 		return aboutRef(r, err)
 	}
 	return a.hashed(hashResult{Name: r.String(), Size: dev.Size(), Hash: sum.String()})
+}
+
+func (a *app) seal(ctx context.Context, s *session, r catalog.Ref) error {
+	info, err := s.pool.SnapshotInfo(ctx, r)
+	if err != nil {
+		return err
+	}
+	show := a.print.Progress("seal")
+	sum, err := s.pool.Seal(ctx, r, hash.Options{Progress: show.Update})
+	show.End()
+	if err != nil {
+		return err
+	}
+	return a.hashed(hashResult{Name: r.String(), Size: info.Size, Hash: sum.String()})
 }
 
 func (a *app) hashFile(ctx context.Context, file string, o transfer.OpenOptions) error {

@@ -19,6 +19,7 @@ import (
 // infoSnapshot is what info prints of a snapshot with --json.
 type infoSnapshot struct {
 	Volume string `json:"volume"`
+	Sealed string `json:"sealed,omitempty"` // hash of the content when it was sealed
 	control.Snapshot
 }
 
@@ -45,7 +46,7 @@ host holds the volume, that one is asked.`,
 				if r.Snapshot == "" {
 					return a.print.Result(v, func(w io.Writer) error { return volumeText(w, v) })
 				}
-				return a.snapshotInfo(r, v)
+				return a.snapshotInfo(ctx, s, r, v)
 			})
 		},
 	}
@@ -69,15 +70,24 @@ func (s *session) describe(ctx context.Context, name string) (control.Volume, er
 	return viewFull(i), nil // what the storage says
 }
 
-func (a *app) snapshotInfo(r catalog.Ref, v control.Volume) error {
+func (a *app) snapshotInfo(ctx context.Context, s *session, r catalog.Ref, v control.Volume) error {
 	for _, snap := range v.Snapshots {
 		if snap.Name == r.Snapshot {
-			return a.print.Result(infoSnapshot{r.Volume, snap}, func(w io.Writer) error {
+			sum, sealed, err := s.pool.SealOf(ctx, r)
+			if err != nil {
+				return err
+			}
+			text := ""
+			if sealed {
+				text = sum.String()
+			}
+			return a.print.Result(infoSnapshot{r.Volume, text, snap}, func(w io.Writer) error {
 				return fields(w, [][2]string{
 					{"Snapshot", r.String()},
 					{"Size", output.Size(snap.Size)},
 					{"Created", timeText(snap.Created)},
 					{"Clones", dash(strings.Join(snap.Clones, ", "))},
+					{"Sealed", dash(text)},
 				})
 			})
 		}

@@ -15,6 +15,7 @@ import (
 
 type scrubResult struct {
 	Volumes  int           `json:"volumes"`
+	Sealed   int           `json:"sealed"`  // snapshots compared with their seals
 	Objects  int64         `json:"objects"` // read
 	Bytes    int64         `json:"bytes"`   // read from these
 	Damage   []scrubInjury `json:"damage"`
@@ -41,8 +42,9 @@ func (a *app) scrubCommand() *cobra.Command {
 data, each object once. What is missing, cannot be read, is too short or fails its checksum is told with each volume and
 snapshot in which it shows, the offset there, and the object; the exit code is 16 then.
 
-Nothing is changed and no lease is taken; volumes may be in use. Objects have no checksums of their own, and what the system has in its cache is
-read from there. See also check, which looks at records and objects without reading data.`,
+The content of snapshots that were sealed, by hash --seal, is compared with the seal. Other data has no checksum.
+
+Nothing is changed and no lease is taken; volumes may be in use. What the system has in its cache is read from there. See also check, which looks at records and objects without reading data.`,
 		Example: `  skerry scrub
   skerry scrub golden --rate 200M`,
 		Args: cobra.MaximumNArgs(1),
@@ -71,7 +73,7 @@ func (a *app) scrub(ctx context.Context, s *session, name string, rate int64) er
 	if err != nil {
 		return err
 	}
-	result := scrubResult{Volumes: r.Volumes, Objects: r.Objects, Bytes: r.Bytes, Damage: []scrubInjury{}, Unlisted: r.Unlisted, Skipped: viewSkipped(r.Skipped)}
+	result := scrubResult{Volumes: r.Volumes, Sealed: r.Sealed, Objects: r.Objects, Bytes: r.Bytes, Damage: []scrubInjury{}, Unlisted: r.Unlisted, Skipped: viewSkipped(r.Skipped)}
 	for _, i := range r.Damage {
 		result.Damage = append(result.Damage, scrubInjury{i.Volume, i.Snapshot, i.Offset, i.Length, i.Object, i.Text})
 	}

@@ -62,7 +62,7 @@ func (h *Held) destroy(ctx context.Context, limit time.Duration) (Removal, error
 		return r, nil
 	}
 	ends := h.pool.o.Now().Add(limit)
-	for _, g := range []chunk.Group{chunk.Snapshots, chunk.Data, chunk.Pages, chunk.Journals, chunk.Images, chunk.Registrations, chunk.Readers} {
+	for _, g := range []chunk.Group{chunk.Snapshots, chunk.Seals, chunk.Data, chunk.Pages, chunk.Journals, chunk.Images, chunk.Registrations, chunk.Readers} {
 		if err := h.clear(ctx, chunk.GroupName(h.id, g), &r, func() bool { return limit > 0 && !h.pool.o.Now().Before(ends) }); err != nil {
 			return r, err
 		}

@@ -20,7 +20,7 @@
 //	                parent gone · roots gone, the highest last
 //	copy            pin · root (creating) · name record · root kept · objects, pages, snapshots · root live and released [c] · pin gone
 //	pin             root (creating) · registration at the snapshot · snapshot read again
-//	remove snapshot record flagged · registrations listed · record gone [c]
+//	remove snapshot record flagged · registrations listed · record gone [c] · seal gone
 //	trash           trash record · root trashed [c] · name record gone
 //	restore         name record · root live [c] · trash record gone
 //	resize          what follows the end in its chunk zeros · root with the size and the pages [c]

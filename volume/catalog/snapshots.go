@@ -248,6 +248,11 @@ func (h *Held) dropSnapshots(ctx context.Context, r Ref, all ...*mapper.Snapshot
 	if err := client.SyncGroup(ctx, chunk.GroupName(h.id, chunk.Snapshots)); err != nil {
 		return fmt.Errorf("remove snapshot: %w", err)
 	}
+	for _, s := range all {
+		if err := h.unseal(ctx, s.Serial); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -48,7 +48,7 @@ func (p *Pool) Counts(ctx context.Context, root *mapper.Root) (bool, error) {
 func (p *Pool) Boot() [16]byte { return p.o.Identity.Boot }
 
 // Prune removes what no clone needs any more of the held volume, which is live or in the trash: registrations of clones that are gone or at snapshots that are gone,
-// records of dead readers, hidden snapshots without clones, and snapshots whose removal was begun; where there are clones or readers after all the flag is taken back. It
+// records of dead readers, seals of snapshots that are gone, hidden snapshots without clones, and snapshots whose removal was begun; where there are clones or readers after all the flag is taken back. It
 // returns how many snapshots it removed.
 func (h *Held) Prune(ctx context.Context) (removed int, err error) {
 	all, err := h.pool.Snapshots(ctx, h.id)
@@ -73,6 +73,9 @@ func (h *Held) Prune(ctx context.Context) (removed int, err error) {
 				return removed, err
 			}
 		}
+	}
+	if err := h.pruneSeals(ctx); err != nil {
+		return removed, err
 	}
 	if _, err := h.readers(ctx, nil); err != nil { // removes the records of dead ones
 		return removed, err

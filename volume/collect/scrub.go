@@ -34,6 +34,7 @@ type Injury struct {
 // ScrubReport is what Scrub found.
 type ScrubReport struct {
 	Volumes  int
+	Sealed   int   // snapshots compared with their seals
 	Objects  int64 // read, data alone
 	Bytes    int64 // read from these
 	Damage   []Injury
@@ -53,7 +54,8 @@ const (
 // once. It takes no lease and changes nothing. What changes while it reads is looked at again before it counts as damage. The error is for what ended the scrub,
 // not for what it found. Memory is that of the pages of one number, of all snapshots of a volume, and their stacks.
 //
-// An object has no checksum of its own: what is found is that it is missing, cannot be read, or is shorter than what the map says that it holds. What a journal
+// The content of sealed snapshots is compared with the seal, and read once more for that. Else an object has no checksum: what is found is that it is
+// missing, cannot be read, or is shorter than what the map says that it holds. What a journal
 // has that is not in the map yet is not read but in the journal. What the kernel has in its cache is read from there.
 func Scrub(ctx context.Context, p *catalog.Pool, o ScrubOptions) (ScrubReport, error) {
 	s := &scrubber{
@@ -138,7 +140,8 @@ func (s *scrubber) counts(ctx context.Context, root *mapper.Root) (bool, error) 
 
 // state is one picture of a volume.
 type state struct {
-	snapshot string // "": as it is now
+	snapshot string           // "": as it is now
+	record   *mapper.Snapshot // nil: as it is now
 	layout
 }
 
@@ -166,7 +169,7 @@ func (s *scrubber) states(ctx context.Context, id chunk.VolumeID, wrong func(nam
 	if err != nil || !counts {
 		return nil, nil, err
 	}
-	all = append(all, state{"", layout{root.Owners, root.Pages, root.Geometry}})
+	all = append(all, state{"", nil, layout{root.Owners, root.Pages, root.Geometry}})
 	err = s.p.EachSnapshot(ctx, id, func(snap *mapper.Snapshot, err error) error {
 		if damaged(err) {
 			wrong(root.Name, err)
@@ -175,7 +178,7 @@ func (s *scrubber) states(ctx context.Context, id chunk.VolumeID, wrong func(nam
 		if err != nil {
 			return err
 		}
-		all = append(all, state{snapshotLabel(snap), layout{snap.Owners, snap.Pages, snap.Geometry}})
+		all = append(all, state{snapshotLabel(snap), snap, layout{snap.Owners, snap.Pages, snap.Geometry}})
 		return nil
 	})
 	return root, all, err
@@ -214,7 +217,7 @@ func (s *scrubber) volume(ctx context.Context, id chunk.VolumeID) error {
 		s.report.Skipped = append(s.report.Skipped, Skipped{Volume: root.Name, Why: "it is still being copied from an image, which is not read"})
 	}
 	read := func(owner chunk.VolumeID) bool { return owner == id || !s.scrubbed[owner] && owner != image }
-	return eachNumber(layouts(all), func(number uint64, keys []pageKey, states map[pageKey][]int32) error {
+	err = eachNumber(layouts(all), func(number uint64, keys []pageKey, states map[pageKey][]int32) error {
 		blocks := make(map[objectKey]chunk.Bitmap)
 		for _, key := range keys {
 			if !read(key.owner) {
@@ -240,6 +243,12 @@ func (s *scrubber) volume(ctx context.Context, id chunk.VolumeID) error {
 		}
 		return s.read(ctx, blocks)
 	})
+	for _, one := range all {
+		if err == nil && one.record != nil {
+			err = s.seal(ctx, root.Name, one)
+		}
+	}
+	return err
 }
 
 // page visits the layers of a stored page.
@@ -274,7 +283,12 @@ func (s *scrubber) journals(ctx context.Context, root *mapper.Root) error {
 
 // fatal reports whether an error ends the scrub. Others say that something cannot be read.
 func fatal(ctx context.Context, err error) bool {
-	return err != nil && (ctx.Err() != nil || errors.Is(err, drivers.ErrUnavailable) || errors.Is(err, drivers.ErrClosed) || errors.Is(err, drivers.ErrReadOnly))
+	return err != nil && (ctx.Err() != nil || refused(err))
+}
+
+// refused reports whether an error says that the storage answers nothing, for whatever object.
+func refused(err error) bool {
+	return errors.Is(err, drivers.ErrUnavailable) || errors.Is(err, drivers.ErrClosed) || errors.Is(err, drivers.ErrReadOnly)
 }
 
 // read reads blocks of objects, several objects at once.

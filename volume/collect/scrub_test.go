@@ -15,12 +15,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"skerry/chunk"
 	"skerry/drivers"
 	"skerry/drivers/faulty"
 	"skerry/drivers/local"
 	"skerry/drivers/mem"
+	"skerry/mapper"
 	"skerry/volume/catalog"
 	"skerry/volume/collect"
+	"skerry/volume/hash"
 )
 
 func (p *process) scrub(name string) collect.ScrubReport {
@@ -381,4 +384,107 @@ func TestScrubRate(t *testing.T) {
 		}
 		p.stop()
 	})
+}
+
+func (p *process) seal(name string) string {
+	p.t.Helper()
+	sum, err := p.Seal(p.t.Context(), ref(p.t, name), hash.Options{})
+	p.ok(err)
+	return sum.String()
+}
+
+func TestScrubComparesSealedSnapshots(t *testing.T) {
+	dir, p := localPool(t)
+	sum := p.seal("a@s1")
+	if again := p.seal("a@s1"); again != sum {
+		t.Errorf("sealed with %s, then %s", sum, again)
+	}
+	p.seal("a@s2")
+	if r := p.sound(); r.Sealed != 2 {
+		t.Errorf("%+v", r)
+	}
+	p.clean()
+	// Of both snapshots, and of what only the first has.
+	flip(t, file(t, dir, p.id("a")+"/data/0/2.*"), 100)
+	p.stop()
+	p = openLocal(t, dir)
+	r := p.scrub("")
+	if got := injuries(r); got != "a@s1 0K+1024K, a@s2 0K+1024K" || !strings.Contains(r.Damage[0].Text, "sealed") {
+		t.Errorf("damage %q, %+v", got, r.Damage)
+	}
+	_, err := p.Seal(t.Context(), ref(t, "a@s1"), hash.Options{})
+	if !errors.Is(err, hash.ErrMismatch) {
+		t.Errorf("seal again: %v", err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "v/*/seal/*"))
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	flip(t, all[0], 60)
+	p.stop()
+	p = openLocal(t, dir)
+	if got := injuries(p.scrub("")); got != "a@s1 0K+0K, a@s2 0K+1024K" {
+		t.Errorf("damage %q", got)
+	}
+	if r, err := collect.Check(t.Context(), p.Pool, collect.CheckOptions{}); err != nil || !r.Damaged() {
+		t.Errorf("check of a damaged seal: %+v, %v", r, err)
+	}
+	p.stop()
+}
+
+// TestScrubOfSealedAndMissing tells of a missing object once.
+func TestScrubOfSealedAndMissing(t *testing.T) {
+	dir, p := localPool(t)
+	p.seal("a@s1")
+	if err := os.Remove(file(t, dir, p.id("a")+"/data/0/2.*")); err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	p = openLocal(t, dir)
+	if got := injuries(p.scrub("")); got != "a 128K+64K, a@s1 128K+64K, a@s2 128K+64K, b 132K+60K" {
+		t.Errorf("damage %q", got)
+	}
+	p.stop()
+}
+
+func TestSealsGoWithTheirSnapshots(t *testing.T) {
+	storage := newStorage(t)
+	p := start(t, storage, 1)
+	p.family()
+	p.seal("a@s1")
+	p.seal("a@s2")
+	p.remove("a@s2")
+	seals := func() (n int) {
+		for _, name := range objects(t, storage, "v") {
+			if strings.Contains(name, "/seal/") {
+				n++
+			}
+		}
+		return n
+	}
+	if n := seals(); n != 1 {
+		t.Errorf("%d seals, want 1", n)
+	}
+	p.collect()
+	// One that was stored after the snapshot was gone is left for gc.
+	id, err := p.Lookup(t.Context(), "a")
+	p.ok(err)
+	client := p.engine.Client(drivers.LaneMeta, 0, nil)
+	stray := chunk.SerialName(id, chunk.Seals, chunk.MakeSerial(1, 99))
+	p.ok(client.Replace(t.Context(), stray, (&mapper.Seal{Volume: id, Snapshot: chunk.MakeSerial(1, 99), Size: 1}).Encode(), drivers.Condition{Absent: true}))
+	if r := p.check(); len(r.Problems) != 1 || r.Problems[0].Kind != collect.Leak {
+		t.Errorf("check with a stray seal: %+v", r.Problems)
+	}
+	p.collect()
+	if n := seals(); n != 1 {
+		t.Errorf("%d seals after gc, want 1", n)
+	}
+	p.clean()
+	p.remove("b")
+	_, err = p.Remove(t.Context(), ref(t, "a"), catalog.RemoveOptions{Snapshots: true})
+	p.ok(err)
+	if n := seals(); n != 0 {
+		t.Errorf("%d seals of nothing", n)
+	}
+	p.stop()
 }

@@ -169,7 +169,36 @@ func (s *survey) snapshots(ctx context.Context, w walker) error {
 			s.c.found(Leak, s.root.Name, "%s is needed by nobody: gc removes it", what)
 		}
 	}
+	if err := s.seals(ctx, all); err != nil {
+		return err
+	}
 	return s.registrations(ctx, all, ids)
+}
+
+// seals reads the seals of snapshots, and looks for those that are left of others.
+func (s *survey) seals(ctx context.Context, all []*mapper.Snapshot) error {
+	sealed, err := s.c.p.Seals(ctx, s.root.Volume)
+	if err != nil {
+		return err
+	}
+	left := 0
+	for _, serial := range sealed {
+		if slices.ContainsFunc(all, func(snap *mapper.Snapshot) bool { return snap.Serial == serial }) {
+			_, err := s.c.p.Sealed(ctx, s.root.Volume, serial)
+			if errors.Is(err, drivers.ErrNotFound) {
+				continue // removed meanwhile
+			}
+			if err := s.note("seal", err); err != nil {
+				return err
+			}
+		} else if !s.alive {
+			left++
+		}
+	}
+	if left > 0 {
+		s.c.found(Leak, s.root.Name, "%d seals of snapshots that are gone: gc removes them", left)
+	}
+	return nil
 }
 
 // readers counts living readers of snapshots like clones, and looks for what dead ones left.

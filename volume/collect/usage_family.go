@@ -141,7 +141,7 @@ func (f *clan) list(ctx context.Context, id chunk.VolumeID) error {
 		snap, isSnap := chunk.ParseSerialName(info.Name)
 		reg, clone, isReg := chunk.ParseRegistrationName(info.Name)
 		switch {
-		case g == chunk.Snapshots && isSnap:
+		case (g == chunk.Snapshots || g == chunk.Seals) && isSnap:
 			s.snapshots[snap] += info.Allocated
 		case g == chunk.Registrations && isReg:
 			s.registrations = append(s.registrations, registration{reg, clone, info.Allocated})
