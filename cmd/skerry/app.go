@@ -115,7 +115,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what happens")
 	root.AddCommand(
 		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
-		a.snapshotCommand(), a.cloneCommand(), a.copyCommand(), a.rollbackCommand(), a.renameCommand(), a.removeCommand(), a.restoreCommand(),
+		a.snapshotCommand(), a.cloneCommand(), a.copyCommand(), a.rollbackCommand(), a.flattenCommand(), a.resizeCommand(), a.renameCommand(), a.removeCommand(), a.restoreCommand(),
 		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
 		a.benchCommand(),
 		a.diffCommand(), a.hashCommand(), a.checkCommand(), a.scrubCommand(), a.gcCommand(), a.versionCommand(),

@@ -178,15 +178,20 @@ func (s *session) removeSnapshot(ctx context.Context, r catalog.Ref, limit time.
 		return control.Removal{}, err
 	}
 	// From here on the snapshot is gone. What follows may fail or end early: it is begun anew by gc.
-	if large, err := s.pool.Large(ctx, r.Volume); err != nil || large {
-		return control.Removal{Left: true}, nil
+	return s.giveBack(ctx, r.Volume, limit), nil
+}
+
+// giveBack collects a volume, as far as there is time.
+func (s *session) giveBack(ctx context.Context, volume string, limit time.Duration) control.Removal {
+	if large, err := s.pool.Large(ctx, volume); err != nil || large {
+		return control.Removal{Left: true}
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, err := collect.Collect(limited, s.pool, collect.Options{Volume: r.Volume})
+	c, err := collect.Collect(limited, s.pool, collect.Options{Volume: volume})
 	if err != nil {
-		s.log.Info("space is left for gc", "volume", r.Volume, "err", err)
+		s.log.Info("space is left for gc", "volume", volume, "err", err)
 	}
 	left := err != nil || len(c.Skipped) > 0 || len(c.Problems) > 0
-	return control.Removal{Objects: c.Objects, Bytes: c.Bytes, Left: left}, nil
+	return control.Removal{Objects: c.Objects, Bytes: c.Bytes, Left: left}
 }

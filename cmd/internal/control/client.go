@@ -109,6 +109,13 @@ func (c *Client) Pin(ctx context.Context, volume string, keep time.Duration) (Pi
 	return p, err
 }
 
+// Resize gives a volume another size.
+func (c *Client) Resize(ctx context.Context, volume string, size NewSize) (Volume, error) {
+	var v Volume
+	err := c.call(ctx, http.MethodPost, volumePath(volume)+"/size", size, &v)
+	return v, err
+}
+
 func volumePath(volume string) string { return "/v1/volumes/" + url.PathEscape(volume) }
 
 // call sends in as the body, if it is not nil, and decodes the answer into out.

@@ -78,6 +78,23 @@ func (f *fakeHolds) Pin(_ context.Context, volume string, keep time.Duration) (P
 	return Pin{ID: volume + keep.String()}, f.err
 }
 
+func (f *fakeHolds) Resize(_ context.Context, volume string, size NewSize) (Volume, error) {
+	return Volume{Name: volume, Size: size.Size}, f.err
+}
+
+func (f *fakeHolds) Flatten(ctx context.Context, volume string, progress func(done, total int64)) (Volume, error) {
+	progress(1, 2)
+	if f.block != nil {
+		select {
+		case <-f.block:
+		case <-ctx.Done():
+			return Volume{}, ctx.Err()
+		}
+	}
+	progress(2, 2)
+	return Volume{Name: volume}, f.err
+}
+
 // start serves h until the end of the test and returns the socket's path.
 func start(t *testing.T, h Holds) string {
 	t.Helper()

@@ -16,6 +16,8 @@
 //	POST   /v1/volumes/{volume}/snapshots           [NewSnapshot]; answers 201 with [Snapshot]
 //	DELETE /v1/volumes/{volume}/snapshots/{name}    [Removal]
 //	POST   /v1/volumes/{volume}/clones              [NewClone]; answers 201 with the new [Volume]
+//	POST   /v1/volumes/{volume}/size                [NewSize]; answers with the [Volume]
+//	POST   /v1/volumes/{volume}/flatten             answers with a [FlattenLine] a second; ends with the connection
 //
 // An error is a status of 400 or more and a [Problem], whose code keeps the class of the error (package failure).
 // Bodies are bounded: 64 KiB for requests, 8 MiB for answers. Unknown keys in a request are an error.

@@ -35,12 +35,19 @@ type Holds interface {
 	Clone(ctx context.Context, volume, name string, size int64) (Volume, error)
 	// Pin takes a hidden snapshot of a volume that is held, and keeps it for a time by a pin.
 	Pin(ctx context.Context, volume string, keep time.Duration) (Pin, error)
+	// Resize gives a volume that is held another size.
+	Resize(ctx context.Context, volume string, size NewSize) (Volume, error)
+	// Flatten copies what a volume that is held has of its parent. progress is told bytes, until ctx ends.
+	Flatten(ctx context.Context, volume string, progress func(done, total int64)) (Volume, error)
 }
 
 // Server answers the calls of the control socket.
 type Server struct {
 	http http.Server
 	log  *slog.Logger
+
+	ending context.Context // ends when Shutdown begins, for calls that take long
+	end    context.CancelFunc
 }
 
 const (
@@ -53,6 +60,7 @@ const (
 // NewServer returns a server for what a process holds.
 func NewServer(h Holds, log *slog.Logger) *Server {
 	s := &Server{log: log}
+	s.ending, s.end = context.WithCancel(context.Background())
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/process", s.call(http.StatusOK, func(*http.Request) (any, error) { return h.Process(), nil }))
 	mux.Handle("GET /v1/volumes", s.call(http.StatusOK, func(r *http.Request) (any, error) {
@@ -99,8 +107,18 @@ func NewServer(h Holds, log *slog.Logger) *Server {
 		}
 		return h.Clone(r.Context(), r.PathValue("volume"), body.Name, body.Size)
 	}))
+	mux.Handle("POST /v1/volumes/{volume}/size", s.call(http.StatusOK, func(r *http.Request) (any, error) {
+		var body NewSize
+		if err := decode(r, &body); err != nil {
+			return nil, err
+		}
+		return h.Resize(r.Context(), r.PathValue("volume"), body)
+	}))
+	all := http.NewServeMux()
+	all.Handle("/", bounded(mux))
+	all.Handle("POST /v1/volumes/{volume}/flatten", s.flatten(h)) // has a bound of its own
 	s.http = http.Server{
-		Handler:           bounded(mux),
+		Handler:           all,
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       bodyTime,
 		IdleTimeout:       idleTime,
@@ -121,6 +139,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown stops listening, which removes the socket, and waits for the calls that run; those that
 // have not ended when ctx does are cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.end()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), s.http.Close())
 	}

@@ -92,6 +92,21 @@ type NewClone struct {
 	Size int64  `json:"size,omitempty"` // bytes; 0: that of the volume
 }
 
+// NewSize is the body of POST /v1/volumes/{volume}/size.
+type NewSize struct {
+	Size   int64 `json:"size"`             // bytes
+	By     bool  `json:"by,omitempty"`     // size is added to the one that the volume has
+	Shrink bool  `json:"shrink,omitempty"` // it may become smaller
+}
+
+// FlattenLine is one line of the answer to POST /v1/volumes/{volume}/flatten. The last one has the volume or a problem.
+type FlattenLine struct {
+	Done    int64    `json:"done"`  // bytes that are copied
+	Total   int64    `json:"total"` // bytes
+	Volume  *Volume  `json:"volume,omitempty"`
+	Problem *Problem `json:"problem,omitempty"`
+}
+
 // Problem is the body of an answer that tells of an error.
 type Problem struct {
 	Code    string `json:"code"`    // class of the error
