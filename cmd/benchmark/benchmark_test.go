@@ -229,7 +229,7 @@ func TestComparison(t *testing.T) {
 		t.Fatal(err)
 	}
 	var progress bytes.Buffer
-	args := []string{"-skerry", program, "-dir", dir, "-out", docs, "-size", "8M", "-rounds", "2", "-requests", "200", "-profile",
+	args := []string{"-skerry", program, "-dir", dir, "-out", docs, "-size", "8M", "-rounds", "2", "-requests", "200",
 		"-rows", "read-4k-16|write-64k|flush-8|clone|sparse|write-4k-4x16|import|null-read-4k"}
 	if err := run(t.Context(), args, io.Discard, &progress); err != nil {
 		t.Fatalf("%v\n%s; scripts/deps.sh installs the peers", err, &progress)

@@ -48,10 +48,10 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f.StringVar(&o.results, "results", "", "file for the results as JSON; with -out it is benchmarks/results.json there")
 	f.BoolVar(&o.render, "render", false, "do not measure: make documents of the results that are there")
 	f.BoolVar(&o.settings.Quick, "quick", false, "two minutes instead of fifteen: smaller disks, shorter, 3 rounds")
-	f.StringVar(&size, "size", "", "size of each disk (1G; quick: 256M)")
+	f.StringVar(&size, "size", "", "size of each disk (1G; quick: 128M)")
 	f.IntVar(&o.settings.Rounds, "rounds", 0, "rounds (5; quick: 3)")
-	f.Float64Var(&o.settings.Seconds, "seconds", 0, "seconds of each measurement (1.5; quick: 0.4)")
-	f.Float64Var(&o.settings.Warmup, "warmup", -1, "seconds before each (0.2; quick: 0.1)")
+	f.Float64Var(&o.settings.Seconds, "seconds", 0, "seconds of each measurement (1.5; quick: 0.25)")
+	f.Float64Var(&o.settings.Warmup, "warmup", -1, "seconds before each (0.2; quick: 0.05)")
 	f.BoolVar(&o.profile, "profile", false, "profiles of all rows, not only of those that miss a goal")
 	f.Int64Var(&o.settings.Requests, "requests", 0, "requests of each measurement, instead of a time")
 	f.StringVar(&rows, "rows", "", "only rows whose name matches this regular expression")
@@ -65,7 +65,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	}
 	defaults := settings{Size: 1 << 30, Rounds: 5, Seconds: 1.5, Warmup: 0.2}
 	if o.settings.Quick {
-		defaults = settings{Size: 256 << 20, Rounds: 3, Seconds: 0.4, Warmup: 0.1}
+		defaults = settings{Size: 128 << 20, Rounds: 3, Seconds: 0.25, Warmup: 0.05}
 	}
 	var err error
 	if o.settings.Size = defaults.Size; size != "" {
@@ -117,11 +117,12 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		if err != nil {
 			return err
 		}
-	} else if r, err = o.measure(ctx, errs); err != nil {
-		return err
-	}
-	if o.results != "" && !o.render {
-		if err := r.save(o.results); err != nil {
+	} else {
+		r, err = o.measure(ctx, errs)
+		if o.results != "" && len(r.Rows) > 0 { // also what was measured before an error
+			err = errors.Join(err, r.save(o.results))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -145,7 +146,7 @@ func (r *report) save(path string) error {
 }
 
 // measure measures all rows that are wanted.
-func (o *options) measure(ctx context.Context, errs io.Writer) (_ report, err error) {
+func (o *options) measure(ctx context.Context, errs io.Writer) (r report, err error) {
 	begun := time.Now()
 	program, err := filepath.Abs(o.program)
 	if err != nil {
@@ -167,20 +168,20 @@ func (o *options) measure(ctx context.Context, errs io.Writer) (_ report, err er
 	b := &bench{bed: bed, settings: o.settings, log: log.New(errs, "", log.Ltime), all: o.profile, wanted: func(name string) bool {
 		return name == skerry || o.peers.MatchString(name)
 	}}
-	r := report{Machine: describe(ctx, bed), Settings: o.settings}
+	r = report{Machine: describe(ctx, bed), Settings: o.settings}
 	for _, row := range rows() {
 		if !o.rows.MatchString(row.id) {
 			continue
 		}
 		done, err := b.row(ctx, row)
 		if err != nil {
-			return report{}, err
+			return r, err
 		}
 		r.Rows = append(r.Rows, done)
 	}
 	r.Machine.LoadAfter = averageLoad()
 	if err := b.profiles(ctx, &r); err != nil {
-		return report{}, err
+		return r, err
 	}
 	r.Took = time.Since(begun)
 	return r, nil

@@ -18,7 +18,6 @@ type profile struct {
 	Row   string    `json:"row"`
 	Busy  float64   `json:"busy"`  // processors that it kept busy
 	Lines []hotspot `json:"lines"` // most first
-	Took  float64   `json:"seconds"`
 	Tool  string    `json:"tool"`
 	Lost  string    `json:"lost,omitempty"` // why there are no lines
 }
@@ -82,69 +81,73 @@ func (r *report) ours() []string {
 	return ids
 }
 
-// profile measures a row once more while perf looks.
+// profile measures a row once more while perf looks. That perf cannot do its work, for want of permission above all, is no
+// error but part of the result.
 func (b *bench) profile(ctx context.Context, r row) (p profile, err error) {
 	b.log.Printf("%s: profile", r.title)
+	p = profile{Row: r.title, Tool: profiler}
 	data := b.bed.path("perf.data")
 	defer func() { err = errors.Join(err, remove(data)) }()
-	p = profile{Row: r.title, Tool: profiler}
 	if r.image {
-		begun := time.Now()
-		c := exec.CommandContext(ctx, "perf", "record", "-q", "-e", "cpu-clock", "-F", "499", "-o", data, "--",
-			b.bed.program, "import", "-q", b.bed.source(), "imported")
-		c.Env = b.bed.environment()
-		if out, err := c.CombinedOutput(); err != nil {
-			return p, fmt.Errorf("%s: %w: %s", c, err, out)
-		}
-		p.Took = time.Since(begun).Seconds()
-		p.Busy = (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds() / p.Took
-		if _, err := b.bed.skerry(ctx, "rm", "-q", "imported"); err != nil {
-			return p, err
-		}
-		return p, errors.Join(p.read(ctx, b.bed, data), b.collect(ctx))
+		err = b.profileImport(ctx, &p, data)
+	} else {
+		err = b.profileServer(ctx, r, &p, data)
 	}
-	s, err := b.start(ctx, peers()[0], r.disk)
 	if err != nil {
 		return p, err
 	}
-	defer func() { err = errors.Join(err, s.stop(context.WithoutCancel(ctx)), b.settle()) }()
-	c := r.load
-	c.Time, c.Warmup = profileTime, profileWarmup
-	if c.Count = b.settings.Requests; c.Count > 0 {
-		c.Time, c.Warmup = 0, 0
+	out, err := b.bed.run(ctx, "perf", "report", "--stdio", "--no-children", "-F", "overhead,sym", "-i", data)
+	if p.Lines = parseProfile(string(out)); len(p.Lines) == 0 {
+		p.Lost = "perf recorded nothing"
 	}
-	perf := exec.Command("perf", "record", "-q", "-e", "cpu-clock", "-F", "499", "-o", data, "-p", strconv.Itoa(s.cmd.Process.Pid))
-	if err := perf.Start(); err != nil {
-		return p, err
+	if err != nil {
+		p.Lost = err.Error()
 	}
-	before, err := treeCPU(s.cmd.Process.Pid)
-	begun := time.Now()
-	if err == nil {
-		_, err = b.make(ctx, s, c)
-	}
-	p.Took = time.Since(begun).Seconds()
-	after, aerr := treeCPU(s.cmd.Process.Pid)
-	p.Busy = (after - before).Seconds() / p.Took
-	_ = perf.Process.Signal(os.Interrupt) // that is how it ends; its exit code then says nothing
-	_ = perf.Wait()
-	if err = errors.Join(err, aerr); err != nil {
-		return p, err
-	}
-	return p, p.read(ctx, b.bed, data)
+	return p, ctx.Err()
 }
 
-// read takes over what perf has recorded.
-func (p *profile) read(ctx context.Context, b *bed, data string) error {
-	if _, err := os.Stat(data); err != nil {
-		p.Lost = "perf recorded nothing"
+// record returns a perf that records to a file.
+func record(data string, what ...string) *exec.Cmd {
+	return exec.Command("perf", append([]string{"record", "-q", "-e", "cpu-clock", "-F", "499", "-o", data}, what...)...)
+}
+
+func (b *bench) profileImport(ctx context.Context, p *profile, data string) error {
+	c := record(data, "--", b.bed.program, "import", "-q", b.bed.source(), "imported")
+	c.Env = b.bed.environment()
+	begun := time.Now()
+	if out, err := c.CombinedOutput(); err != nil {
+		p.Lost = fmt.Sprintf("%v: %s", err, out)
 		return nil
 	}
-	out, err := b.run(ctx, "perf", "report", "--stdio", "--no-children", "-F", "overhead,sym", "-i", data)
+	p.Busy = (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds() / time.Since(begun).Seconds()
+	_, err := b.bed.skerry(ctx, "rm", "-q", "imported")
+	return errors.Join(err, b.collect(ctx))
+}
+
+func (b *bench) profileServer(ctx context.Context, r row, p *profile, data string) error {
+	s, err := b.start(ctx, peers()[0], r.disk)
 	if err != nil {
 		return err
 	}
-	p.Lines = parseProfile(string(out))
-	return nil
+	pid := s.cmd.Process.Pid
+	perf := record(data, "-p", strconv.Itoa(pid))
+	if err := perf.Start(); err != nil {
+		return errors.Join(err, s.stop(context.WithoutCancel(ctx)))
+	}
+	c := r.load
+	c.Time, c.Warmup, c.Count = profileTime, profileWarmup, b.settings.Requests
+	if c.Count > 0 {
+		c.Time, c.Warmup = 0, 0
+	}
+	before, berr := treeCPU(pid)
+	begun := time.Now()
+	_, err = b.make(ctx, s, c)
+	took := time.Since(begun)
+	after, aerr := treeCPU(pid)
+	p.Busy = (after - before).Seconds() / took.Seconds()
+	_ = perf.Process.Signal(os.Interrupt) // that is how it ends; its exit code then says nothing
+	_ = perf.Wait()
+	return errors.Join(err, berr, aerr, s.stop(context.WithoutCancel(ctx)), b.settle())
 }
 
 var profileLine = regexp.MustCompile(`^\s*(\d+\.\d+)%\s+\[(.)\]\s+(\S+)`)

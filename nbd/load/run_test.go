@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -236,5 +237,24 @@ func TestCancelEndsTheLoad(t *testing.T) {
 	c.Time, c.Conns = time.Hour, 2
 	if _, err := load.Run(ctx, serve(t, d), c); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRequestsAllocateNothing counts what both sides allocate, in one process.
+func TestRequestsAllocateNothing(t *testing.T) {
+	dial := serve(t, nbdtest.Null(64<<20))
+	allocated := func(count int64) float64 {
+		c := config(count)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := load.Run(t.Context(), dial, c); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return float64(after.Mallocs - before.Mallocs)
+	}
+	allocated(1000)
+	if each := (allocated(50_000) - allocated(10_000)) / 40_000; each > 0.01 {
+		t.Errorf("%.3f allocations for each request", each)
 	}
 }
