@@ -99,7 +99,7 @@ func samePool(a, b config.Pool) bool { return a.Scheme == b.Scheme && a.Path == 
 
 func (k *copyCommand) copy(ctx context.Context, from, to *session) error {
 	a := k.app
-	show := &copyProgress{p: &a.print}
+	show := &partProgress{p: &a.print, verbs: [2]string{"copy", "verify"}}
 	r, err := transfer.Copy(ctx, from.pool, k.from, to.pool, k.to, transfer.CopyOptions{
 		Snapshots: k.snapshots, ChunkSize: k.chunkSize.bytes, NoVerify: k.noVerify, Progress: show.update,
 		Pin: func(ctx context.Context, keep time.Duration) (chunk.VolumeID, error) {
@@ -149,17 +149,18 @@ func (s *session) pin(ctx context.Context, r catalog.Ref, keep time.Duration) (c
 		})
 }
 
-// copyProgress shows one part of a copy after the other.
-type copyProgress struct {
-	p    *output.Printer
-	verb string
-	show *output.Progress
+// partProgress shows one part of a work after the other.
+type partProgress struct {
+	p     *output.Printer
+	verbs [2]string // for what is done, and for what is verified
+	verb  string
+	show  *output.Progress
 }
 
-func (c *copyProgress) update(w transfer.Work) {
-	verb := "copy"
+func (c *partProgress) update(w transfer.Work) {
+	verb := c.verbs[0]
 	if w.Verify {
-		verb = "verify"
+		verb = c.verbs[1]
 	}
 	if w.Snapshot != "" {
 		verb += " " + w.Snapshot
@@ -171,7 +172,7 @@ func (c *copyProgress) update(w transfer.Work) {
 	c.show.Update(w.Done, w.Total)
 }
 
-func (c *copyProgress) end() {
+func (c *partProgress) end() {
 	if c.show != nil {
 		c.show.End()
 	}

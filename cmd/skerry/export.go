@@ -23,7 +23,7 @@ type exportResult struct {
 }
 
 func (a *app) exportCommand() *cobra.Command {
-	var format, compress string
+	var format, compress, from string
 	var force bool
 	c := &cobra.Command{
 		Use:   "export NAME[@SNAP] FILE|-",
@@ -34,16 +34,23 @@ and durable. A file that exists is replaced, and a block device written, only wi
 
 The clusters of a qcow2 file can be compressed: with zlib, or with zstd, which is quicker and needs qemu 5.1 or later to read.
 
-A volume that another process holds cannot be exported; a snapshot of it can.`,
+A volume that another process holds cannot be exported; a snapshot of it can.
+
+With --from the file has only what changed since that snapshot: a delta, to be applied to a copy of the volume, which has the same snapshot, with
+skerry import --onto. It can be compressed with zstd.`,
 		Example: `  skerry export golden@v1 golden.raw
   skerry export golden@v1 golden.qcow2 --compress zstd
   skerry export vm1 /dev/sdb --force
-  skerry export vm1@nightly - | zstd > vm1.raw.zst`,
+  skerry export vm1@nightly - | zstd > vm1.raw.zst
+  skerry export vm1@tuesday tuesday.delta --from @monday --compress zstd`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.ref(args[0])
 			if err != nil {
 				return err
+			}
+			if from != "" {
+				return a.exportFrom(cmd, r, from, args[1], compress, force)
 			}
 			o := transfer.ExportOptions{Force: force, Format: transfer.Format(format), Compress: transfer.Compression(compress)}
 			if o.Format == transfer.Auto && strings.HasSuffix(args[1], ".qcow2") {
@@ -60,6 +67,7 @@ A volume that another process holds cannot be exported; a snapshot of it can.`,
 	}
 	c.Flags().StringVar(&format, "format", "", "format of the image, raw or qcow2, instead of that of the suffix")
 	c.Flags().StringVar(&compress, "compress", "none", "compress the clusters of a qcow2 file: none, zlib or zstd")
+	c.Flags().StringVar(&from, "from", "", "only what changed since the snapshot `@SNAP`")
 	c.Flags().BoolVarP(&force, "force", "f", false, "replace a file, overwrite a block device")
 	return c
 }

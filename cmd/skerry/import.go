@@ -18,6 +18,8 @@ type importCommand struct {
 	format          string
 	followBacking   bool
 	lazy            bool
+	onto            string // the volume that a delta is applied to
+	rollback        bool
 	size, chunkSize sizeFlag
 }
 
@@ -47,14 +49,30 @@ interrupted leaves nothing.
 With --lazy it appears at once, with the content of a raw or qcow2 file, and what is in the pool of it is copied while the volume is
 served, or by skerry flatten. Where the file system of the pool can share the blocks of the file (xfs, btrfs) the file is not needed
 any more. Else the volume needs it, unchanged and on this host, until all is copied: whoever writes or touches it damages
-the volume. Until then it has no snapshots and no clones; skerry info shows how far the copy is.`,
+the volume. Until then it has no snapshots and no clones; skerry info shows how far the copy is.
+
+With --onto NAME, instead of a name after the file, the file is a delta that skerry export --from wrote. It is applied to a volume that has a snapshot with the
+content of the one that the delta was made from, and was not written since then, unless --rollback gives that up. The volume gets the newer content and a snapshot
+of it, both or nothing, checked by content hash. It must not be in use; its snapshots may be.`,
 		Example: `  skerry import debian-12.qcow2 golden
   skerry import /dev/sdb old-server
   skerry import disk.raw.zst vm1
   skerry import --lazy huge.qcow2 vm3
+  skerry import tuesday.delta --onto backup/vm1
   curl -s https://example.org/disk.img.xz | skerry import - vm2 --size 20G`,
-		Args: cobra.ExactArgs(2),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if i.onto != "" {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			return cobra.ExactArgs(2)(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if i.onto != "" {
+				return i.runOnto(cmd, args[0])
+			}
+			if i.rollback {
+				return usage("import: --rollback goes with --onto")
+			}
 			name, err := a.volume(args[1])
 			if err != nil {
 				return err
@@ -68,6 +86,8 @@ the volume. Until then it has no snapshots and no clones; skerry info shows how 
 	c.Flags().StringVar(&i.format, "format", "", "format of the image, raw or qcow2, instead of recognising it")
 	c.Flags().BoolVar(&i.followBacking, "follow-backing", false, "read the backing files too that a qcow2 image names")
 	c.Flags().BoolVar(&i.lazy, "lazy", false, "copy nothing now: the volume appears at once and is copied while it is served")
+	c.Flags().StringVar(&i.onto, "onto", "", "apply a delta to the volume `NAME`")
+	c.Flags().BoolVar(&i.rollback, "rollback", false, "with --onto: give up what was written to the volume since the snapshot")
 	c.Flags().VarP(&i.size, "size", "s", "size of the volume, if it is to be larger than the image")
 	c.Flags().Var(&i.chunkSize, "chunk-size", "size of the volume's chunks, such as 4M")
 	return c

@@ -306,6 +306,7 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 		{"QED\x00", "qed", convert, 0},
 		{"WithoutFreeSpace", "parallels", convert, 0},
 		{"WithouFreSpacExt", "parallels", convert, 0},
+		{deltaMagic, "delta", "apply the %s with: skerry import FILE --onto NAME", 0},
 		{"BZh", "bzip2", "unpack it into: skerry import - (%s -dc)", 0},
 	} {
 		if len(head) >= k.at && bytes.HasPrefix(head[k.at:], []byte(k.magic)) {

@@ -92,6 +92,7 @@ func classes() []Class {
 		{"held", ExitHeld, "its snapshots can be taken, cloned, served and exported meanwhile", []error{locking.ErrHeld}},
 		{"lost", ExitHeld, "another process has taken the volume; see: skerry lease ls", []error{locking.ErrLost}},
 		{"exists", ExitExists, says, []error{catalog.ErrExists}},
+		{"changed", ExitError, "skerry diff shows what was written; --rollback gives it up", []error{catalog.ErrChanged}},
 		{"not_found", ExitNotFound, says, []error{catalog.ErrNotFound}},
 		{"file_exists", ExitExists, says, []error{fs.ErrExist}},
 		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers (skerry doctor DIR), then try again", []error{drivers.ErrUnavailable}},
