@@ -201,7 +201,7 @@ func (p *Pool) Reregister(ctx context.Context, clone *mapper.Root) (bool, error)
 	return done && err == nil, errors.Join(err, h.Done(ctx))
 }
 
-// Rerecord writes the record of a volume in the trash anew if it is gone or damaged. It reports whether it did.
+// Rerecord writes the record of a volume in the trash anew if it is gone or damaged; since when it is there nobody knows then. It reports whether it did.
 func (p *Pool) Rerecord(ctx context.Context, root *mapper.Root) (bool, error) {
 	name := chunk.TrashRecord(root.Volume)
 	if root.State != mapper.Trashed {
@@ -224,7 +224,7 @@ func (p *Pool) Rerecord(ctx context.Context, root *mapper.Root) (bool, error) {
 	done := false
 	if root := h.Root(); root.State == mapper.Trashed {
 		done = true
-		record := mapper.TrashRecord{Name: root.Name, Volume: h.id, Since: p.o.Now()}
+		record := mapper.TrashRecord{Name: root.Name, Volume: h.id}
 		err = h.Client(drivers.LaneMeta).Replace(ctx, name, record.Encode(), drivers.Condition{})
 	}
 	return done && err == nil, errors.Join(err, h.Done(ctx))

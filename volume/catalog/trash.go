@@ -22,7 +22,7 @@ type TrashInfo struct {
 	Name      string // that it had
 	ID        chunk.VolumeID
 	Size      int64     // bytes
-	Since     time.Time // when it came there
+	Since     time.Time // when it came there; zero: not known
 	Until     time.Time // it can be restored until then, and as long as no gc runs; zero: no end
 	Snapshots int       // with names
 	ParentID  mapper.Parent

@@ -94,7 +94,7 @@ func (m *model) step() {
 		}
 		return nil
 	}
-	switch m.rng.IntN(20) {
+	switch m.rng.IntN(21) {
 	case 0:
 		what, want = "create "+fresh, taken(fresh)
 		_, err = m.p.Create(ctx, fresh, catalog.CreateOptions{Size: mib, ChunkSize: chunkSize})
@@ -198,6 +198,9 @@ func (m *model) step() {
 		what, err, want = m.restore(fresh)
 	case 14:
 		what, err, want = m.purge(fresh)
+	case 20:
+		m.harm()
+		return
 	case 15, 16:
 		what, err, want = m.read(name, snap)
 	case 17:

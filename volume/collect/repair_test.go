@@ -271,3 +271,60 @@ func TestRepairOfThePoolRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// harm spoils or loses a record that a repair mends, and repairs.
+func (m *model) harm() {
+	m.t.Helper()
+	var names []string
+	groups := []string{chunk.NamesGroup, chunk.VolumesGroup()}
+	if len(m.trash) == 1 { // of several of a name, only the records tell which is the newest
+		groups = append(groups, chunk.TrashGroup)
+	}
+	for _, group := range groups {
+		for _, name := range objects(m.t, m.storage, group) {
+			if _, g, ok := chunk.ParseVolume(name); !ok || g == chunk.Registrations {
+				names = append(names, name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	slices.Sort(names)
+	name := names[m.rng.IntN(len(names))]
+	what := "spoiled"
+	switch _, _, registration := chunk.ParseVolume(name); {
+	case registration, m.rng.IntN(2) == 0 && m.mayLose(name):
+		what = "lost"
+		lose(m.t, m.storage, name)
+	default:
+		spoilRecord(m.t, m.storage, name)
+	}
+	r, err := collect.Repair(m.t.Context(), m.p.Pool)
+	m.p.ok(err)
+	if found := m.p.check(); len(found.Problems) > 0 && m.t.Failed() {
+		m.t.Fatalf("%s %s: repaired %+v, found %+v", what, name, r, found.Problems)
+	}
+	m.verify()
+}
+
+// mayLose reports whether a record can be lost without its volume: one that has nothing else is taken for the rest of a removal.
+func (m *model) mayLose(name string) bool {
+	m.t.Helper()
+	b, err := m.storage.Load(m.t.Context(), name)
+	m.p.ok(err)
+	id, inTrash := chunk.ParseTrashRecord(name)
+	if !inTrash {
+		r, err := mapper.DecodeNameRecord(b)
+		m.p.ok(err)
+		id = r.Volume
+	}
+	root, err := m.p.Inspect(m.t.Context(), id)
+	if errors.Is(err, drivers.ErrNotFound) {
+		return true // it stands for nothing
+	}
+	m.p.ok(err)
+	bare, err := m.p.Bare(m.t.Context(), root)
+	m.p.ok(err)
+	return !bare
+}
