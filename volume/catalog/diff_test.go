@@ -221,7 +221,7 @@ func TestDiffMissesNoChange(t *testing.T) {
 			pictures[ref] = bytes.Clone(volumes[name])
 			refs = append(refs, ref)
 			from := refs[rng.IntN(len(refs))]
-			switch rng.IntN(6) {
+			switch rng.IntN(9) {
 			case 0:
 				clone := fmt.Sprintf("v%d", len(names))
 				grown := int64(len(pictures[from])) + rng.Int64N(200)*512
@@ -233,6 +233,16 @@ func TestDiffMissesNoChange(t *testing.T) {
 					t.Fatal(err)
 				}
 				volumes[r.Volume] = bytes.Clone(pictures[from])
+			case 2:
+				if err := p.Flatten(t.Context(), name, nil); err != nil {
+					t.Fatal(err)
+				}
+			case 3, 4:
+				resized := 512 + rng.Int64N(2*size/512)*512
+				if _, err := p.Resize(t.Context(), name, catalog.ResizeOptions{Size: resized, Shrink: true}); err != nil {
+					t.Fatal(err)
+				}
+				volumes[name] = append(volumes[name], make([]byte, max(0, resized-int64(len(volumes[name]))))...)[:resized:resized]
 			}
 		}
 		for range 40 {

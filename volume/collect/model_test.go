@@ -271,6 +271,9 @@ func (m *model) restart() {
 		m.p.collect()
 		m.p.clean()
 	}
+	if m.rng.IntN(2) == 0 {
+		m.p.sound()
+	}
 	m.verify()
 }
 
