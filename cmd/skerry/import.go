@@ -40,7 +40,7 @@ The format is recognised by its first bytes. Zeros take no space. Images that ar
 image that is compressed, or comes from a pipe, is first written to a file in the directory for temporary files. A raw image from a pipe
 needs --size, which says how large the volume is.
 
-A qcow2 image with a backing file is refused unless --follow-backing allows to read the other files that it names. Give it only
+Internal snapshots of a qcow2 image are passed over; the volume is the disk as it is. A qcow2 image with a backing file is refused unless --follow-backing allows to read the other files that it names. Give it only
 for images that you trust: they can name any file that you can read.
 
 The volume appears under its name only when all of the image is in it and durable; an import that fails or is
