@@ -112,8 +112,10 @@ type written struct {
 	stale  chunk.Bitmap
 }
 
-// capture takes the written blocks, ordered by object; from now on they count as flushed.
-func (d *dirty) capture() (objects []written, fans []fan, count int) {
+// capture asks for the last frame and then takes the written blocks, ordered by object; from now on they count as flushed. In this order: what a
+// frame up to that one tells of is among the blocks.
+func (d *dirty) capture(last func() uint64) (frame uint64, objects []written, fans []fan, count int) {
+	frame = last()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range d.written {
@@ -136,7 +138,7 @@ func (d *dirty) capture() (objects []written, fans []fan, count int) {
 	clear(d.written)
 	d.written = d.written[:0]
 	slices.SortFunc(objects, func(a, b written) int { return compareObjects(a.object, b.object) })
-	return objects, d.fansLocked(), count
+	return frame, objects, d.fansLocked(), count
 }
 
 // union returns a new set of the blocks of two sets, of which one may be nil.

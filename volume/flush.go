@@ -114,8 +114,7 @@ func (d *Device) flushInside(ctx context.Context, leave func()) error {
 	if w == nil {
 		return d.lease.Err() // nothing was ever changed
 	}
-	covers := w.Last()
-	objects, fans, count := d.dirty.capture()
+	covers, objects, fans, count := d.dirty.capture(w.Last)
 	if count == 0 && d.recorded.Load() <= d.flusher.covered.Load() {
 		return d.lease.Err()
 	}
