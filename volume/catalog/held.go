@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"skerry/chunk"
 	"skerry/drivers"
@@ -14,13 +15,19 @@ import (
 // Held is a volume that nobody but the caller changes until Done: the caller has its turn in the pool, and the
 // pool has its lease, taken for this or because the volume is open. It is for one goroutine.
 type Held struct {
-	pool      *Pool
-	id        chunk.VolumeID
-	entry     *entry
-	lease     *locking.Lease
-	dev       *volume.Device  // nil: not open
-	ended     <-chan struct{} // of dev
-	abandoned bool
+	pool  *Pool
+	id    chunk.VolumeID
+	entry *entry
+	lease *locking.Lease
+	dev   *volume.Device  // nil: not open
+	ended <-chan struct{} // of dev
+
+	end struct {
+		sync.Mutex
+		abandoned bool // by a device: release is to abandon the lease
+		gaveUp    bool // the close of a device has: it abandons the lease once the storage has let go, before or after release
+		left      bool // to that: release came first
+	}
 }
 
 // Hold takes a volume by its id, whatever its state. It fails as [locking.Instance.Acquire] does.
@@ -126,8 +133,15 @@ func (h *Held) release(ctx context.Context, change func(*mapper.Root)) error {
 	if h.dev != nil || h.lease.Err() != nil {
 		return nil
 	}
-	if h.abandoned {
+	h.end.Lock()
+	abandoned := h.end.abandoned
+	h.end.left = h.end.gaveUp && !abandoned
+	left := h.end.left
+	h.end.Unlock()
+	if abandoned {
 		h.lease.Abandon()
+	}
+	if abandoned || left {
 		return nil
 	}
 	// The lease goes back even if the caller has given up.
@@ -173,7 +187,25 @@ func (h *Held) device(ctx context.Context, fn func(*volume.Device) error) error 
 		b.end()
 		return err // names the volume
 	}
-	return errors.Join(fn(dev), dev.Close(ctx))
+	err = fn(dev)
+	closed := dev.Close(ctx)
+	if closed != nil {
+		h.end.Lock()
+		h.end.gaveUp = true
+		h.end.Unlock()
+	}
+	return errors.Join(err, closed)
+}
+
+// abandon says that the lease is not to be released as if all were well: by release, or if that is over, at once.
+func (h *Held) abandon() {
+	h.end.Lock()
+	h.end.abandoned = true
+	left := h.end.left
+	h.end.Unlock()
+	if left {
+		h.lease.Abandon()
+	}
 }
 
 // kept is a lease that outlives its device.
@@ -191,4 +223,4 @@ func (k kept) Release(ctx context.Context, change func(*mapper.Root)) error {
 }
 
 // Abandon implements [volume.Lease].
-func (k kept) Abandon() { k.h.abandoned = true }
+func (k kept) Abandon() { k.h.abandon() }

@@ -135,7 +135,9 @@ func (c *Creation) Suspend(ctx context.Context) error {
 	}
 	h, err := c.close(ctx)
 	if h != nil {
-		h.abandoned = err != nil // then the next to take the volume is to find it unclean
+		if err != nil {
+			h.abandon() // the next to take the volume is to find it unclean
+		}
 		err = errors.Join(err, h.Done(ctx))
 	}
 	if err != nil {
