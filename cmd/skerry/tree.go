@@ -36,8 +36,9 @@ type treeSnapshot struct {
 
 func (a *app) treeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "tree [NAME]",
-		Short: "Show volumes, snapshots and clones as a tree",
+		Use:     "tree [NAME]",
+		Aliases: []string{"children"},
+		Short:   "Show volumes, snapshots and clones as a tree",
 		Long: `Show the volumes of the pool, below each its snapshots, and below these their clones; or what comes of one volume. A snapshot
 without a name was taken for the clones that are below it.`,
 		Example: `  skerry tree

@@ -26,12 +26,13 @@ type clan struct {
 type member struct {
 	number   int32 // from 1, in the order of measuring
 	usage    VolumeUsage
-	root     *mapper.Root // nil: it cannot be read
-	alive    bool         // a living process holds it
-	pending  bool         // it is kept as it is until its creation goes on
-	inherits bool         // it reaches objects of others
-	reached  int64        // bytes of what it reaches
-	only     int64        // of these, what no other member reaches
+	root     *mapper.Root   // nil: it cannot be read
+	alive    bool           // a living process holds it
+	image    chunk.VolumeID // owns the layers that show an image that is not copied yet; zero: none
+	pending  bool           // it is kept as it is until its creation goes on
+	inherits bool           // it reaches objects of others
+	reached  int64          // bytes of what it reaches
+	only     int64          // of these, what no other member reaches
 	pruned   map[chunk.Serial]bool
 }
 

@@ -36,11 +36,11 @@ func (f *clan) walk(ctx context.Context, v *member) error {
 		maps = append(maps, layout{s.Owners, s.Pages, s.Geometry})
 		v.usage.States = append(v.usage.States, StateUsage{Name: s.Name, Hidden: s.Hidden(), Size: s.Size})
 	}
-	if err := f.pages(ctx, v, maps); err != nil {
+	var image chunk.Serial
+	if v.image, image, err = catalog.ShownBy(v.root); err != nil {
 		return err
 	}
-	_, image, err := catalog.ShownBy(v.root)
-	if err != nil {
+	if err := f.pages(ctx, v, maps); err != nil {
 		return err
 	}
 	if image != 0 {
@@ -130,7 +130,7 @@ func (f *clan) page(ctx context.Context, v *member, geom chunk.Geometry, number 
 
 // touch notes that states of a member reach an object, if that was listed.
 func (f *clan) touch(v *member, owner chunk.VolumeID, serial chunk.Serial, states []int32) {
-	v.inherits = v.inherits || owner != v.usage.ID
+	v.inherits = v.inherits || owner != v.usage.ID && (owner != v.image || v.image.IsZero())
 	o := f.find(owner, serial)
 	if o == nil {
 		return
