@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -403,4 +404,69 @@ func (m meddler) Adopt(ctx context.Context, owner chunk.VolumeID, serial chunk.S
 func checkAll(p *host) (bool, error) {
 	r, err := collect.Check(p.t.Context(), p.Pool, collect.CheckOptions{})
 	return r.Damaged(), err
+}
+
+func TestLazyVolumeIsResized(t *testing.T) {
+	for kind, o := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			ctx := t.Context()
+			path, want := sparse(t, 10*chunk.MinSize, 11)
+			p := startOn(t, newPool(t, o), 1, 1)
+			p.ok(p.importLazy(path, "vm1", small))
+			resize := func(n int64) {
+				t.Helper()
+				_, err := p.Resize(ctx, "vm1", catalog.ResizeOptions{Size: n, Shrink: true})
+				p.ok(err)
+				want = append(want[:min(n, int64(len(want)))], make([]byte, max(0, n-int64(len(want))))...)
+				p.wants("vm1", want)
+			}
+			resize(20 * chunk.MinSize)
+			resize(7*chunk.MinSize + 1024)
+			clear(want[len(want):cap(want)]) // what was cut off does not come back
+			resize(10 * chunk.MinSize)
+			p.collect()
+			p.clean()
+			p.flatten("vm1")
+			p.wants("vm1", want)
+			p.collect()
+			p.clean()
+			p.stop()
+		})
+	}
+}
+
+func TestLazyVolumeComesBackFromTheTrash(t *testing.T) {
+	for kind, o := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			ctx := t.Context()
+			path, want := sparse(t, 10*chunk.MinSize, 12)
+			p := startOn(t, newPool(t, o), 1, 1)
+			p.ok(p.importLazy(path, "vm1", small))
+			_, err := p.Remove(ctx, catalog.Ref{Volume: "vm1"}, catalog.RemoveOptions{Trash: time.Hour})
+			p.ok(err)
+			p.collect()
+			p.clean()
+			_, err = p.Restore(ctx, "vm1", "")
+			p.ok(err)
+			p.wants("vm1", want)
+			u, err := collect.MeasureVolume(ctx, p.Pool, "vm1")
+			if err != nil || u.Reclaimable > 0 || (u.Own > int64(len(want)/4)) != (kind == "object") {
+				t.Errorf("usage %+v, %v", u, err)
+			}
+			p.flatten("vm1")
+			p.wants("vm1", want)
+			p.stop()
+		})
+	}
+}
+
+func TestLazyVolumeIsNotCopied(t *testing.T) {
+	path, _ := sparse(t, mib, 13)
+	storage := newPool(t, mem.Options{})
+	p, other := startOn(t, storage, 1, 1), startOn(t, newPool(t, mem.Options{}), 1, 1)
+	p.ok(p.importLazy(path, "vm1", small))
+	_, err := copyAs(p.process, "vm1", other.process, "vm2", transfer.CopyOptions{})
+	p.fails(err, catalog.ErrInUse, "copy")
+	p.clean()
+	nothingLeft(t, other.Pool, other.faults, "vm2")
 }
