@@ -123,11 +123,11 @@ func (f *flattener) page(ctx context.Context, number uint64) error {
 	list, err := f.inherited(ctx, number)
 	for len(list) > 0 && err == nil {
 		some := list[:min(len(list), flattenCut-f.copied)]
-		g, ctx := errgroup.WithContext(ctx)
+		g, groupCtx := errgroup.WithContext(ctx)
 		g.SetLimit(flattenParallel)
 		for _, c := range some {
 			g.Go(func() error {
-				err := f.chunk(ctx, c.Index)
+				err := f.chunk(groupCtx, c.Index)
 				if err == nil {
 					f.did(int64(c.Blocks) * chunk.BlockSize)
 				}
