@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"skerry/chunk"
 	"skerry/mapper"
@@ -117,17 +118,31 @@ func (p *Pool) boundOf(id chunk.VolumeID, dev *volume.Device) *bound {
 	return nil
 }
 
-// copyBehind copies all of an image, and lets go of it.
+// copyBehind copies all of an image, and lets go of it. After an error, of full storage for example, it tries again, unless that cannot help.
 func (p *Pool) copyBehind(ctx context.Context, dev *volume.Device, name string, b *bound) {
-	err := dev.Flatten(ctx, volume.FlattenOptions{})
-	if err == nil {
-		_, err = dev.Cut(ctx) // whoever may still read the image has ended then
-	}
-	switch {
-	case err == nil:
-		b.detach()
-		p.log.Info("the image is copied; it is not needed any more", "volume", name)
-	case ctx.Err() == nil && !errors.Is(err, volume.ErrClosed):
-		p.log.Error("the image is not copied further; skerry flatten goes on with it", "volume", name, "err", err)
+	for {
+		err := dev.Flatten(ctx, volume.FlattenOptions{})
+		if err == nil {
+			_, err = dev.Cut(ctx) // whoever may still read the image has ended then
+		}
+		switch {
+		case err == nil:
+			b.detach()
+			p.log.Info("the image is copied; it is not needed any more", "volume", name)
+			return
+		case ctx.Err() != nil || errors.Is(err, volume.ErrClosed):
+			return
+		case errors.Is(err, volume.ErrDamaged) || dev.Err() != nil:
+			p.log.Error("the image cannot be copied", "volume", name, "err", err)
+			return
+		}
+		p.log.Warn("the image is not all copied; it is tried again", "volume", name, "in", p.o.CopyRetry, "err", err)
+		again := time.NewTimer(p.o.CopyRetry)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return
+		}
 	}
 }

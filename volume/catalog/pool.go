@@ -25,6 +25,8 @@ type Options struct {
 	Volume   volume.Options // of the devices; Boot is the identity's
 	// Sources reads the images that volumes are still copied from; nil: such volumes cannot be opened.
 	Sources Sources
+	// CopyRetry is how long the copy behind a lazy import waits after an error; 0: a minute.
+	CopyRetry time.Duration
 	// Now dates what is created; nil: time.Now.
 	Now func() time.Time
 }
@@ -89,6 +91,9 @@ func Open(ctx context.Context, e *drivers.Engine, o Options) (*Pool, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.CopyRetry <= 0 {
+		o.CopyRetry = time.Minute
 	}
 	o.Volume.Boot, o.Volume.Now = o.Identity.Boot, o.Now
 	if o.Volume.Logger == nil {

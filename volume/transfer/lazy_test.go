@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"skerry/chunk"
 	"skerry/drivers"
+	"skerry/drivers/faulty"
 	"skerry/drivers/mem"
 	"skerry/volume"
 	"skerry/volume/catalog"
@@ -284,6 +288,49 @@ func TestCopyBehindEndsTheBinding(t *testing.T) {
 			p.stop()
 		})
 	}
+}
+
+// TestCopyBehindTriesAgain lets some calls of the copy fail, also for lack of space; after each it goes on by itself.
+func TestCopyBehindTriesAgain(t *testing.T) {
+	path, want := sparse(t, mib, 14)
+	copied := make(chan struct{})
+	p := startOn(t, newPool(t, mem.Options{}), 1, 1, func(o *catalog.Options) {
+		o.CopyRetry = time.Millisecond
+		o.Logger = slog.New(signal{slog.DiscardHandler, "the image is copied; it is not needed any more", copied})
+	})
+	p.ok(p.importLazy(path, "vm1", small))
+	d := p.open("vm1")
+	var creates atomic.Int64
+	p.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.Kind == drivers.OpCreate && creates.Add(1) <= 3 {
+			return faulty.Fail(drivers.ErrNoSpace)
+		}
+		return faulty.Pass()
+	})
+	p.CopyBehind(d)
+	<-copied
+	p.ok(os.Remove(path))
+	p.same(d, want)
+	p.ok(d.Close(t.Context()))
+	p.collect()
+	p.clean()
+	p.stop()
+}
+
+// signal closes a channel when it is to log a message.
+type signal struct {
+	slog.Handler
+	message string
+	said    chan struct{}
+}
+
+func (s signal) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s signal) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == s.message {
+		close(s.said)
+	}
+	return nil
 }
 
 func TestCopyBehindEndsWithItsDevice(t *testing.T) {

@@ -37,16 +37,18 @@ func newPool(t testing.TB, o mem.Options) *mem.Backend {
 }
 
 // startOn opens the pool on b in a new process of a host, under a boot id.
-func startOn(t testing.TB, b drivers.Backend, number, boot byte) *host {
+func startOn(t testing.TB, b drivers.Backend, number, boot byte, changes ...func(*catalog.Options)) *host {
 	t.Helper()
 	shown := source.Wrap(b)
 	p := &host{process: &process{t: t, faults: faulty.Wrap(shown)}}
 	p.id = locking.Identity{Host: "host" + string('0'+number), HostID: [16]byte{number}, Boot: [16]byte{number, boot}, PID: int(boot)}
 	p.engine = drivers.NewEngine(p.faults, drivers.Options{})
+	o := catalog.Options{Identity: p.id, Volume: volume.Options{JournalSize: 64 << 10}, Sources: transfer.NewSources(shown, p.id.Boot)}
+	for _, change := range changes {
+		change(&o)
+	}
 	var err error
-	p.Pool, err = catalog.Open(t.Context(), p.engine, catalog.Options{
-		Identity: p.id, Volume: volume.Options{JournalSize: 64 << 10}, Sources: transfer.NewSources(shown, p.id.Boot),
-	})
+	p.Pool, err = catalog.Open(t.Context(), p.engine, o)
 	if err != nil {
 		t.Fatal(err)
 	}
