@@ -34,7 +34,7 @@ and where they are stored: what is imported, copied or exported keeps its hash. 
 that other programs can compute it.
 
 With --seal the hash of a snapshot is stored beside it, with those of its parts: scrub compares the content with that, and info shows
-it. The seal goes with the snapshot.
+it. The seal goes with the snapshot. Of one that is sealed already the content is compared; a seal that is damaged itself is made anew.
 
 A volume is leased for the time. One that is being written cannot be hashed: take a snapshot of it and hash that.`,
 		Example: `  skerry hash golden@v1

@@ -13,7 +13,7 @@ import (
 
 // Seal hashes the content of a snapshot and stores the hash, with those of its parts, beside it, so that a scrub finds what
 // changed. The seal goes with the snapshot. A snapshot that is sealed already is compared with that: an error matches
-// [hash.ErrMismatch].
+// [hash.ErrMismatch]. A seal that is damaged itself is made anew.
 func (p *Pool) Seal(ctx context.Context, r Ref, o hash.Options) (hash.Sum, error) {
 	sum, err := p.seal(ctx, r, o)
 	if err != nil {
@@ -43,10 +43,16 @@ func (p *Pool) seal(ctx context.Context, r Ref, o hash.Options) (sum hash.Sum, e
 	for _, c := range tree.Cells {
 		seal.Cells = append(seal.Cells, mapper.SealCell(c))
 	}
-	err = p.client.Replace(ctx, chunk.SerialName(s.Volume, chunk.Seals, s.Serial), seal.Encode(), drivers.Condition{Absent: true})
+	name := chunk.SerialName(s.Volume, chunk.Seals, s.Serial)
+	err = p.client.Replace(ctx, name, seal.Encode(), drivers.Condition{Absent: true})
 	if errors.Is(err, drivers.ErrExists) {
 		var before *mapper.Seal
-		if before, err = p.Sealed(ctx, s.Volume, s.Serial); err == nil && before.Sum != seal.Sum {
+		before, err = p.Sealed(ctx, s.Volume, s.Serial)
+		switch {
+		case errors.Is(err, mapper.ErrDamaged):
+			p.log.Warn("the seal was damaged: it is made anew", "volume", s.Volume.String(), "snapshot", r.String(), "err", err)
+			err = p.client.Replace(ctx, name, seal.Encode(), drivers.Condition{})
+		case err == nil && before.Sum != seal.Sum:
 			err = tell(hash.ErrMismatch, "snapshot %v: it was sealed with %v, and is now %v; skerry scrub %s tells where", r, hash.Sum(before.Sum), tree.Sum, r.Volume)
 		}
 	}

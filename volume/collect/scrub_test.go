@@ -429,6 +429,10 @@ func TestScrubComparesSealedSnapshots(t *testing.T) {
 	if r, err := collect.Check(t.Context(), p.Pool, collect.CheckOptions{}); err != nil || !r.Damaged() {
 		t.Errorf("check of a damaged seal: %+v, %v", r, err)
 	}
+	p.seal("a@s1")
+	if r, err := collect.Check(t.Context(), p.Pool, collect.CheckOptions{}); err != nil || r.Damaged() {
+		t.Errorf("check of a seal made anew: %+v, %v", r, err)
+	}
 	p.stop()
 }
 
