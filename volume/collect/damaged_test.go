@@ -8,7 +8,6 @@ import (
 
 	"skerry/chunk"
 	"skerry/drivers"
-	"skerry/drivers/faulty"
 	"skerry/drivers/mem"
 	"skerry/mapper"
 	"skerry/volume/catalog"
@@ -227,19 +226,10 @@ func TestRemovalsOfTheDamagedThatAreCutOffAreFinished(t *testing.T) {
 				for _, keep := range []mem.Keep{mem.KeepAll, mem.KeepNone} {
 					b := storage.Kill()
 					p := start(t, b, 1)
-					first := p.faults.Calls()
-					var after *mem.Backend
-					p.faults.SetHook(func(call faulty.Call) faulty.Action {
-						if call.N-first < k {
-							return faulty.Pass()
-						}
-						if after == nil {
-							after = b.Crash(keep)
-						}
-						return faulty.Fail(errDead)
-					})
+					crashed := p.cutOffBefore(k, func() *mem.Backend { return b.Crash(keep) })
 					_, err := p.giveUp(id.String(), catalog.RemoveOptions{Snapshots: true})
 					p.die()
+					after := crashed()
 					if after == nil {
 						p.ok(err)
 						return

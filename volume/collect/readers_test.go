@@ -176,14 +176,7 @@ func TestReadersThatAreCutOffLeaveNothing(t *testing.T) {
 		b, p := pictured(t)
 		p.stop()
 		q := start(t, b, 1)
-		first, cut := q.faults.Calls(), false
-		q.faults.SetHook(func(c faulty.Call) faulty.Action {
-			if c.N-first < k {
-				return faulty.Pass()
-			}
-			cut = true
-			return faulty.Fail(errDead)
-		})
+		crashed := q.cutOffBefore(k, b.Kill)
 		dev, err := q.OpenSnapshot(t.Context(), ref(t, "vm1@s1"))
 		if err == nil {
 			dev.Close(t.Context()) // it may fail
@@ -191,15 +184,16 @@ func TestReadersThatAreCutOffLeaveNothing(t *testing.T) {
 			t.Fatalf("cut off before call %d: %v", k, err)
 		}
 		q.die()
-		r := start(t, b.Kill(), 1)
+		after := crashed()
+		if after == nil {
+			return
+		}
+		r := start(t, after, 1)
 		r.check()
 		r.remove("vm1@s1")
 		r.collect()
 		r.clean()
 		r.stop()
-		if !cut {
-			return
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +152,30 @@ func TestRepairMendsWhatOtherRecordsProve(t *testing.T) {
 	}
 }
 
+// cutOffBefore has call k from now on, and all that follow, fail. The result is what crash made of the storage before it, nil if there was
+// no such call.
+func (p *process) cutOffBefore(k int64, crash func() *mem.Backend) func() *mem.Backend {
+	var mu sync.Mutex
+	var after *mem.Backend
+	first := p.faults.Calls()
+	p.faults.SetHook(func(call faulty.Call) faulty.Action {
+		if call.N-first < k {
+			return faulty.Pass()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if after == nil {
+			after = crash()
+		}
+		return faulty.Fail(errDead)
+	})
+	return func() *mem.Backend {
+		mu.Lock()
+		defer mu.Unlock()
+		return after
+	}
+}
+
 // TestRepairsThatAreCutOffAreRepeated crashes before every call of a repair.
 func TestRepairsThatAreCutOffAreRepeated(t *testing.T) {
 	seed := modelSeed(t)
@@ -164,19 +189,10 @@ func TestRepairsThatAreCutOffAreRepeated(t *testing.T) {
 			for k := int64(1); ; k++ {
 				b := storage.Kill()
 				p := start(t, b, 1)
-				first := p.faults.Calls()
-				var after *mem.Backend
-				p.faults.SetHook(func(call faulty.Call) faulty.Action {
-					if call.N-first < k {
-						return faulty.Pass()
-					}
-					if after == nil {
-						after = b.Crash(mem.KeepRandom(rng))
-					}
-					return faulty.Fail(errDead)
-				})
+				crashed := p.cutOffBefore(k, func() *mem.Backend { return b.Crash(mem.KeepRandom(rng)) })
 				_, err := collect.Repair(t.Context(), p.Pool)
 				p.die()
+				after := crashed()
 				if after == nil {
 					p.ok(err)
 					return
