@@ -159,6 +159,20 @@ func writeGroup(b *strings.Builder, g group, rows []rowReport) {
 		}
 	}
 	writeAllocations(b, rows)
+	if g.id == "ceiling" {
+		writeLoad(b, rows)
+	}
+}
+
+// writeLoad tells what the load itself takes.
+func writeLoad(b *strings.Builder, rows []rowReport) {
+	var parts []string
+	for _, row := range rows {
+		for _, p := range row.Peers {
+			parts = append(parts, fmt.Sprintf("%s (%s, %s)", us(p.of(func(s sample) float64 { return s.ClientCPU })), row.Title, p.Peer))
+		}
+	}
+	fmt.Fprintf(b, "\nProcessor time of the load for each request, its system calls included: %s.\n", strings.Join(parts, ", "))
 }
 
 // comparison tells how skerry does against a peer.

@@ -49,7 +49,8 @@ func (a *app) benchCommand() *cobra.Command {
 		Long: `Make load on an export of any NBD server and measure it. The URI is nbd+unix:///NAME?socket=/path or nbd://host:port/NAME.
 
 Each connection keeps --depth requests in flight; a new one begins when one has ended. Latency is the time from there to its reply. The load
-ends after --time, or before it after --count requests; with --pattern shuffle after every block was visited once.
+ends after --time, or before it after --count requests; with --pattern shuffle when every block was visited once, and
+after --time only if that is given.
 
 --rw says what is done: read, write, zero, trim, mixed:70 (70 reads of 100 requests, else writes), or shares of 100 such as
 read=70,write=20,zero=5,trim=5. All but reading destroys what the export holds, and is done only with --destroy-data.
@@ -62,7 +63,12 @@ reads is asked for, what an earlier run wrote is checked for being whole and in 
   skerry bench 'nbd+unix:///test?socket=/run/vms.sock' --rw mixed:70 --depth 64 --flush-every 100 --verify --fill --destroy-data
   skerry bench nbd://host1/test --pattern sequential --block 1M --depth 4 --json`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return b.run(cmd.Context(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if p, err := load.ParsePattern(b.pattern); err == nil && p == load.Shuffle && !cmd.Flags().Changed("time") {
+				b.load.Time = 0 // it has an end of its own
+			}
+			return b.run(cmd.Context(), args[0])
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&b.rw, "rw", "read", "what is done: read, write, zero, trim, mixed:N, or `SHARES` of 100")
@@ -95,11 +101,7 @@ func (b *benchCommand) run(ctx context.Context, uri string) error {
 		return usage("bench: %s would overwrite what %s holds; if that may be destroyed, say so with --destroy-data", b.changes(), uri)
 	}
 	dial := func(ctx context.Context) (*client.Client, error) {
-		c, err := client.DialURI(ctx, uri, client.Options{TryStructured: true})
-		if err != nil {
-			return nil, fmt.Errorf("connect to %s: %w", uri, err)
-		}
-		return c, nil
+		return client.DialURI(ctx, uri, client.Options{TryStructured: true})
 	}
 	r, err := load.Run(ctx, dial, b.load)
 	if errors.Is(err, load.ErrUnfit) {
@@ -135,9 +137,6 @@ func (b *benchCommand) parse() (err error) {
 			return err
 		}
 	}
-	if b.load.Pattern == load.Shuffle && b.load.Count == 0 {
-		b.load.Time = 0
-	}
 	if b.load.Seed == 0 {
 		b.load.Seed = rand.Uint64()
 	}
@@ -163,7 +162,8 @@ func (r *benchResult) text(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "%.0f requests/s, %.1f MB/s; %d requests in %.2f s, %.2f µs of processor time here for each\n",
 		r.IOPS, r.Rate/1e6, r.Requests, r.Seconds, r.CPU)
 	if err == nil && r.Verify {
-		_, err = fmt.Fprintf(w, "%d reads verified, all right\n", r.Verified)
+		_, err = fmt.Fprintf(w, "no wrong data: %d reads as this run wrote it, %d as an earlier one did, %d of other data that cannot be checked\n",
+			r.Verified, r.Earlier, r.Foreign)
 	}
 	if err == nil {
 		err = t.Write(w, output.Width(w))

@@ -24,7 +24,7 @@ func TestBenchVerifiesAServedVolume(t *testing.T) {
 	s.stop()
 	s = w.serve(1, "vm1", "--nbd", "unix:s", "--read-only")
 	out = w.ok("bench", s.uri("vm1"), "--pattern", "shuffle", "--verify")
-	for _, word := range []string{"2048 requests", "verified", "REQUESTS", "read", "P99.9", "seed"} {
+	for _, word := range []string{"2048 requests", "no wrong data", "REQUESTS", "read", "P99.9", "seed"} {
 		if !strings.Contains(out, word) {
 			t.Errorf("no %q in %q", word, out)
 		}

@@ -16,7 +16,9 @@ type Result struct {
 
 	Ended    int64   `json:"ended"`    // requests of all kinds and of the warm-up
 	CPU      float64 `json:"cpu_us"`   // processor time of this process for each of them, microseconds
-	Verified int64   `json:"verified"` // reads that returned what they must
+	Verified int64   `json:"verified"` // reads that returned what this run wrote there last
+	Earlier  int64   `json:"earlier"`  // reads that returned what an earlier run wrote there, whole
+	Foreign  int64   `json:"foreign"`  // reads, with Verify, of what could not be checked
 }
 
 // Kind is the part of one kind of requests in a [Result].
@@ -52,7 +54,9 @@ func summarize(c *Config, sessions []*session, cpu time.Duration) Result {
 		}
 		last = max(last, s.last)
 		r.Ended += s.ended
-		r.Verified += s.verified
+		r.Verified += s.found[right]
+		r.Earlier += s.found[earlier]
+		r.Foreign += s.found[foreign]
 	}
 	for i := range sums {
 		if sums[i].Count() == 0 {

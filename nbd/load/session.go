@@ -34,12 +34,12 @@ type session struct {
 	pending  int64 // changes since the last flush began
 	from, to time.Duration
 
-	counted  [allKinds]Histogram
-	ended    int64         // requests, those that do not count included
-	last     time.Duration // when the last request that counts ended
-	verified int64         // reads of which it was known what they must return
-	err      error
-	done     chan struct{} // closed when nothing is in flight and nothing will be
+	counted [allKinds]Histogram
+	ended   int64         // requests, those that do not count included
+	last    time.Duration // when the last request that counts ended
+	found   [right + 1]int64
+	err     error
+	done    chan struct{} // closed when nothing is in flight and nothing will be
 }
 
 // newSession returns session i of n.
@@ -113,11 +113,11 @@ func (s *session) end(r *request) {
 func (s *session) took(r *request) {
 	if s.table != nil && r.index != flush {
 		if r.Err == nil && r.index == read {
-			known, err := s.table.check(r.Data, r.Offset, r.state)
+			found, err := s.table.check(r.Data, r.Offset, r.state)
 			if err != nil {
 				s.fail(err)
-			} else if known {
-				s.verified++
+			} else {
+				s.found[found]++
 			}
 		} else if r.Err == nil {
 			r.state = changed(r.state, r.index)

@@ -86,9 +86,22 @@ func describe(p []byte, key, offset, version uint64) {
 	}
 }
 
-// check compares what was read at offset from a slot in a state. It returns whether it was known what it must be.
-func (t *table) check(p []byte, offset int64, state uint32) (known bool, err error) {
+// finding is what a read that was not wrong has shown.
+type finding int
+
+const (
+	foreign finding = iota // what was there before this run, in part at least, and does not describe itself
+	earlier                // what an earlier run wrote, whole and in its place
+	right                  // what this run wrote last
+)
+
+// check compares what was read at offset from a slot in a state.
+func (t *table) check(p []byte, offset int64, state uint32) (finding, error) {
 	var want [sector]byte
+	found := right
+	if state&holdsMask == unknown {
+		found = earlier
+	}
 	for at := 0; at < len(p); at += sector {
 		got, off := p[at:at+sector], uint64(offset)+uint64(at)
 		switch state & holdsMask {
@@ -98,15 +111,16 @@ func (t *table) check(p []byte, offset int64, state uint32) (known bool, err err
 			clear(want[:])
 		default:
 			if binary.BigEndian.Uint64(got) != magic {
-				continue // not ours
+				found = foreign
+				continue
 			}
 			describe(want[:], binary.BigEndian.Uint64(got[8:]), off, binary.BigEndian.Uint64(got[24:]))
 		}
 		if !bytes.Equal(got, want[:]) {
-			return false, fmt.Errorf("sector at %d: %w: %s", off, ErrMismatch, t.explain(got, off, state))
+			return foreign, fmt.Errorf("sector at %d: %w: %s", off, ErrMismatch, t.explain(got, off, state))
 		}
 	}
-	return state&holdsMask != unknown, nil
+	return found, nil
 }
 
 // explain says what a sector holds instead of what it should.

@@ -96,7 +96,7 @@ func TestVerifyChecksWhatAnEarlierRunWrote(t *testing.T) {
 	reads := config(0)
 	reads.Mix, reads.Verify, reads.Pattern = load.Mix{Read: 100}, true, load.Shuffle
 	r, err := load.Run(t.Context(), dial, reads)
-	if err != nil || r.Requests != blocks || r.Verified != 0 {
+	if err != nil || r.Requests != blocks || r.Verified != 0 || r.Earlier == 0 || r.Foreign == 0 || r.Earlier+r.Foreign != blocks {
 		t.Errorf("got %+v, %v", r, err)
 	}
 	p := make([]byte, 512)
