@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"skerry/chunk"
-	"skerry/drivers/faulty"
 	"skerry/volume/catalog"
 	"skerry/volume/collect"
 	"skerry/volume/hash"
@@ -306,46 +305,43 @@ func TestCopyThatDiffersLeavesNothing(t *testing.T) {
 	src.ok(err)
 }
 
-// TestErrorEndsACopyAndTheNextGoesOn: an error of the storage of either pool.
+// TestErrorEndsACopyAndTheNextGoesOn: an error of the storage of either pool, also one that leaves the outcome open, in the same process.
 func TestErrorEndsACopyAndTheNextGoesOn(t *testing.T) {
-	broken := errors.New("broken")
 	rng := random(t)
-	for _, which := range []string{"source", "target"} {
-		for k := int64(1); ; k += 1 + rng.Int64N(int64(stride)) {
-			src, dst := start(t, newStorage(t), 1, 0), start(t, newStorage(t), 1, 0)
-			h := newHistory(src, "vm1", 3*mib, 256<<10, 2, rng)
-			p := src
-			if which == "target" {
-				p = dst
-			}
-			first, hit := p.faults.Calls(), false
-			p.faults.SetHook(func(c faulty.Call) faulty.Action {
-				if c.N-first == k {
-					hit = true
-					return faulty.Fail(broken)
+	for _, f := range faults() {
+		for _, which := range []string{"source", "target"} {
+			for k := int64(1); ; k += 1 + rng.Int64N(8*stride-1) {
+				src, dst := start(t, newStorage(t), 1, 0), start(t, newStorage(t), 1, 0)
+				h := newHistory(src, "vm1", 1<<20, 64<<10, 2, rng)
+				p := src
+				if which == "target" {
+					p = dst
 				}
-				return faulty.Pass()
-			})
-			_, err := copyAs(src, "vm1", dst, "copy", transfer.CopyOptions{Snapshots: true, Workers: 1})
-			p.faults.SetHook(nil)
-			if err != nil && !hit {
-				t.Fatal(err)
-			}
-			if err != nil && dst.volumes() == "" {
-				_, err := copyAs(src, "vm1", dst, "copy", transfer.CopyOptions{Snapshots: true})
-				if err != nil {
-					t.Fatalf("%s, call %d: again: %v", which, k, err)
+				what := f.at(p, k)
+				_, err := copyAs(src, "vm1", dst, "copy", transfer.CopyOptions{Snapshots: true, Workers: 1})
+				p.faults.SetHook(nil)
+				if err != nil && what() == "" {
+					t.Fatal(err)
+				}
+				if err != nil && dst.volumes() == "" {
+					_, err := copyAs(src, "vm1", dst, "copy", transfer.CopyOptions{Snapshots: true})
+					if err != nil {
+						t.Fatalf("%s in the %s, call %d, %s: again: %v", f.name, which, k, what(), err)
+					}
+				}
+				f.deliver(p)
+				dst.wants("copy", h.now)
+				dst.wants("copy@s1", h.snaps["s1"])
+				dst.collect()
+				dst.check()
+				src.collect()
+				src.check(collect.Pending)
+				src.die()
+				dst.die()
+				if what() == "" {
+					break
 				}
 			}
-			dst.wants("copy", h.now)
-			dst.wants("copy@s1", h.snaps["s1"])
-			dst.collect()
-			dst.check()
-			if !hit {
-				break
-			}
-			src.die()
-			dst.die()
 		}
 	}
 }

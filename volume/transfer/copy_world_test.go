@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -265,5 +267,44 @@ func flip(t *testing.T, b drivers.Backend) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// fault is what happens to one call of the storage.
+type fault struct {
+	name   string
+	action faulty.Action
+	late   bool // what was held back is delivered once the work was done
+}
+
+func faults() []fault {
+	return []fault{
+		{name: "not done", action: faulty.Fail(fmt.Errorf("%w: no answer", drivers.ErrUnavailable))},
+		{name: "no space", action: faulty.Fail(drivers.ErrNoSpace)},
+		{name: "done but unknown", action: faulty.FailAfter(faulty.ErrUnknown)},
+		{name: "late", action: faulty.Late(), late: true},
+		{name: "twice", action: faulty.Twice()},
+	}
+}
+
+// at lets the fault happen to the k-th call from now on. The result says what call that was, "" as long as it was not made.
+func (f fault) at(p *process, k int64) func() string {
+	var what atomic.Value
+	what.Store("")
+	first := p.faults.Calls()
+	p.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.N-first != k {
+			return faulty.Pass()
+		}
+		what.Store(c.String())
+		return f.action
+	})
+	return func() string { return what.Load().(string) }
+}
+
+// deliver delivers what was held back. Most comes too late to have an effect, which may be an error.
+func (f fault) deliver(p *process) {
+	if f.late {
+		_ = p.faults.Deliver(p.t.Context())
 	}
 }

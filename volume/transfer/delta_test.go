@@ -108,7 +108,7 @@ func deltaWorld(t *testing.T) (src, dst *process, h *history, delta string) {
 }
 
 func TestDeltaOntoSomethingElseIsRefused(t *testing.T) {
-	src, dst, h, delta := deltaWorld(t)
+	_, dst, h, delta := deltaWorld(t)
 	before := h.snaps["s1"]
 	_, err := dst.Create(t.Context(), "other", catalog.CreateOptions{Size: int64(len(before))})
 	dst.ok(err)
@@ -149,7 +149,6 @@ func TestDeltaOntoSomethingElseIsRefused(t *testing.T) {
 	}
 	dst.collect()
 	dst.check()
-	_ = src
 }
 
 // TestDeltaAppliesToAnyCopyOfItsBase: under another name of the snapshot, and of an equal volume that was written since then and back.
@@ -202,6 +201,37 @@ func TestBrokenDeltaChangesNothing(t *testing.T) {
 	_, err = dst.apply("copy", delta, 0, transfer.ApplyOptions{})
 	dst.ok(err)
 	dst.wants("copy", h.snaps["s2"])
+}
+
+// TestErrorEndsADeltaAndTheNextGoesOn: an error of the storage, also one that leaves the outcome open, in the same process.
+func TestErrorEndsADeltaAndTheNextGoesOn(t *testing.T) {
+	rng := random(t)
+	for _, f := range faults() {
+		for k := int64(1); ; k += 1 + rng.Int64N(2*stride-1) {
+			_, dst, h, delta := deltaWorld(t)
+			what := f.at(dst, k)
+			_, err := dst.apply("copy", delta, 0, transfer.ApplyOptions{})
+			dst.faults.SetHook(nil)
+			if err != nil && what() == "" {
+				t.Fatal(err)
+			}
+			if err != nil {
+				dst.wants("copy@s1", h.snaps["s1"])
+				if _, err := dst.apply("copy", delta, 0, transfer.ApplyOptions{}); err != nil {
+					t.Fatalf("%s, call %d, %s: again: %v", f.name, k, what(), err)
+				}
+			}
+			f.deliver(dst)
+			dst.wants("copy", h.snaps["s2"])
+			dst.wants("copy@s1", h.snaps["s1"])
+			dst.wants("copy@s2", h.snaps["s2"])
+			dst.collect()
+			dst.check()
+			if what() == "" {
+				break
+			}
+		}
+	}
 }
 
 // TestDeltaIsAppliedWholeOrNotAtAll ends the process, or the power, before call k of the pool.

@@ -1,5 +1,5 @@
 // Package transfer moves the content of volumes from and to foreign disk files,
-// images: import, export, and the formats that they know.
+// images: import, export, and the formats that they know; from pool to pool: copy; and what changed between two snapshots: delta.
 //
 // A copy is positional and checked: the range is cut into segments of 4 MiB, each worker takes the next
 // segment, reads all of it or fails, and writes it where it was read, so that nothing depends on the order in
@@ -23,6 +23,10 @@
 //
 // An image can also be shown before it is copied (lazy.go): as the objects of an id that the volume's map adopts (source.go), read by
 // position from an object of the pool or from a file of this host, which is looked at after each read (binding.go).
+//
+// A copy to another pool (copy_pool.go) goes from snapshot to snapshot. Each is matched with what the copy has (copy_match.go): only blocks that differ are
+// written, so that a copy can go on from any state in which it was cut off; that of the mark in its root on is looked at again. A
+// delta (delta.go, docs/delta-format.md) is written and read from front to back in bounded memory, and applied by catalog.Pool.Update.
 //
 // An exported file appears under its name only when it is complete and durable: until then it is a hidden file
 // beside it, "."+name+".<random>.partial", with as much of the name as fits.
