@@ -61,8 +61,9 @@ func (p *Pool) find(ctx context.Context, which string) (chunk.VolumeID, error) {
 	return id, nil
 }
 
-// records returns the snapshots of a volume whose records can be read, and what is wrong with the others.
-func (p *Pool) records(ctx context.Context, id chunk.VolumeID) (good []*mapper.Snapshot, bad map[chunk.Serial]error, err error) {
+// SnapshotRecords returns the snapshots of a volume whose records can be read, the oldest first, and what is wrong with the others. It
+// needs no lease.
+func (p *Pool) SnapshotRecords(ctx context.Context, id chunk.VolumeID) (good []*mapper.Snapshot, bad map[chunk.Serial]error, err error) {
 	serials, err := p.serials(ctx, id)
 	if err != nil {
 		return nil, nil, err
@@ -81,11 +82,6 @@ func (p *Pool) records(ctx context.Context, id chunk.VolumeID) (good []*mapper.S
 		}
 	}
 	return good, bad, nil
-}
-
-// SnapshotRecords is Snapshots, but for those that are damaged, of which it says what is wrong with them.
-func (p *Pool) SnapshotRecords(ctx context.Context, id chunk.VolumeID) ([]*mapper.Snapshot, map[chunk.Serial]error, error) {
-	return p.records(ctx, id)
 }
 
 func (p *Pool) removeDamagedSnapshot(ctx context.Context, id chunk.VolumeID, r Ref) error {
@@ -165,7 +161,7 @@ func (p *Pool) dependents(ctx context.Context, fn func(id chunk.VolumeID, root *
 }
 
 func (p *Pool) removeDamagedVolume(ctx context.Context, r Ref, o RemoveOptions, d *DamagedRemoval) error {
-	good, bad, err := p.records(ctx, d.ID)
+	good, bad, err := p.SnapshotRecords(ctx, d.ID)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@
 // reaches it. Journals are not applied for that; all that they name stays. If one page, record or journal cannot be read, nothing of that
 // volume is removed.
 //
-// Beside that: volumes being created or deleted that nobody holds, name records that do not count, registrations without a clone, hidden
-// snapshots without registrations, and instance files of dead processes. Clones come before their parents, by age, so that one
+// Beside that: volumes being created or deleted that nobody holds, volumes whose time in the trash is over, name records that do not count, registrations without a clone, hidden
+// snapshots without registrations, records of dead readers, and instance files of dead processes. Clones come before their parents, by age, so that one
 // run frees what a clone was the last to need.
 //
 // # Check
@@ -21,6 +21,11 @@
 // Scrub reads what maps reach, page number by page number, with all snapshots of a volume at once, so that each object is read once; objects of
 // another volume are read with that one. What cannot be read is only suspected. At the end roots and records are read anew, and what they still
 // reach is damage: a name is never used again, so what was missing before a root was read and is reached by it is missing indeed.
+//
+// # Repair
+//
+// Repair writes records anew whose right content others prove, under the lease of the volume that they are of, and then nothing else. It can be cut
+// off anywhere and repeated. Damaged name records come first, so that volumes without a name find theirs free or taken for good.
 //
 // # Memory
 //
