@@ -52,6 +52,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f.IntVar(&o.settings.Rounds, "rounds", 0, "rounds (5; quick: 3)")
 	f.Float64Var(&o.settings.Seconds, "seconds", 0, "seconds of each measurement (1.5; quick: 0.25)")
 	f.Float64Var(&o.settings.Warmup, "warmup", -1, "seconds before each (0.2; quick: 0.05)")
+	f.BoolVar(&o.settings.AsMade, "as-made", false, "measure disks as import, cp and qemu-img wrote them, instead of writing them anew in blocks of 4 KiB")
 	f.BoolVar(&o.profile, "profile", false, "profiles of all rows, not only of those that miss a goal")
 	f.Int64Var(&o.settings.Requests, "requests", 0, "requests of each measurement, instead of a time")
 	f.StringVar(&rows, "rows", "", "only rows whose name matches this regular expression")

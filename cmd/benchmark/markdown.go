@@ -92,6 +92,9 @@ func (r *report) writeMachine(b *strings.Builder) {
 	if s.Quick {
 		b.WriteString("This is the quick form: short measurements, small disks. Take no decision by it.\n\n")
 	}
+	if s.AsMade {
+		b.WriteString("Disks were measured as `skerry import`, `cp` and `qemu-img convert` had written them.\n\n")
+	}
 	b.WriteString("| | |\n| --- | --- |\n")
 	for _, line := range [][2]string{
 		{"processor", fmt.Sprintf("%s, %d of them", m.CPU, m.Processors)},

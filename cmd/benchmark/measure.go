@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +39,16 @@ func (b *bed) makeSource() error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// cacheSource reads the source, so that the page cache holds it.
+func (b *bed) cacheSource() error {
+	f, err := os.Open(b.source())
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Close())
+}
+
 // row measures one row.
 func (b *bench) row(ctx context.Context, r row) (rowReport, error) {
 	report := rowReport{ID: r.id, Title: r.title, Group: r.group, Unit: r.unit}
@@ -56,9 +68,12 @@ func (b *bench) row(ctx context.Context, r row) (rowReport, error) {
 	}
 	for i, p := range some {
 		report.Peers = append(report.Peers, peerReport{Peer: p.name})
-		err := b.bed.ready(ctx, p, r.disk)
+		made, err := b.bed.ready(ctx, p, r.disk)
 		if err == nil && r.disk != clone {
 			servers[i], err = b.start(ctx, p, r.disk)
+		}
+		if err == nil && made && r.disk == full && !b.settings.AsMade {
+			err = b.rewrite(ctx, servers[i])
 		}
 		if err == nil && r.disk == full {
 			err = b.warm(ctx, servers[i])
@@ -97,6 +112,32 @@ func (b *bench) warm(ctx context.Context, s *server) error {
 	c.Count = max(b.settings.Size/c.Block, 1)
 	_, err := b.make(ctx, s, c)
 	return err
+}
+
+// rewrite drops a disk from the page cache and writes it once, in blocks of 4 KiB in random order, through its server. The pages that are in the cache
+// then are as small as the blocks, whatever wrote the disk before: see decision 0030.
+func (b *bench) rewrite(ctx context.Context, s *server) error {
+	if err := errors.Join(b.settle(), b.bed.uncache()); err != nil {
+		return err
+	}
+	c := shuffled(work(load.Mix{Write: 100}, 4<<10, 16))
+	c.Seed = 1
+	_, err := b.make(ctx, s, c)
+	return errors.Join(err, s.flush(ctx), b.settle())
+}
+
+// uncache drops all files of the bed from the page cache. What is not synced stays.
+func (b *bed) uncache() error {
+	return filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+	})
 }
 
 // make makes load on a server.
@@ -227,7 +268,7 @@ func (b *bench) imports(ctx context.Context, report rowReport) (rowReport, error
 			w := ways[at]
 			command, err := w.begin()
 			if err == nil {
-				err = b.settle()
+				err = errors.Join(b.settle(), b.bed.cacheSource())
 			}
 			if err != nil {
 				return report, err

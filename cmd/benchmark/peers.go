@@ -68,17 +68,17 @@ func (b *bed) source() string { return b.path("source.raw") }
 
 func (b *bed) path(name string) string { return filepath.Join(b.dir, name) }
 
-// ready makes a disk of a peer unless it is there.
-func (b *bed) ready(ctx context.Context, p peer, d disk) error {
+// ready makes a disk of a peer unless it is there. It returns whether it was made.
+func (b *bed) ready(ctx context.Context, p peer, d disk) (bool, error) {
 	key := p.name + "/" + string(d)
 	if b.made[key] {
-		return nil
+		return false, nil
 	}
 	if err := p.make(ctx, b, d); err != nil {
-		return fmt.Errorf("make the %s disk of %s: %w", d, p.name, err)
+		return false, fmt.Errorf("make the %s disk of %s: %w", d, p.name, err)
 	}
 	b.made[key] = true
-	return nil
+	return true, nil
 }
 
 func makeNothing(context.Context, *bed, disk) error { return nil }

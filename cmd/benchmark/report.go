@@ -22,6 +22,7 @@ type settings struct {
 	Warmup   float64 `json:"warmup_seconds"`
 	Requests int64   `json:"requests,omitempty"` // of each measurement, in place of a time
 	Quick    bool    `json:"quick"`
+	AsMade   bool    `json:"as_made,omitempty"` // disks were measured as the tools of each peer had written them
 }
 
 // rowReport is one row: the same work for several peers.
