@@ -52,11 +52,11 @@ func (p *Pool) resume(ctx context.Context, name string, keep time.Duration, matc
 	if errors.Is(err, drivers.ErrNotFound) || err == nil && !resumable(root) {
 		return nil, none
 	}
-	if err == nil {
-		err = match(root.Source)
-	}
 	if err != nil {
 		return nil, err
+	}
+	if err := match(root.Source); err != nil {
+		return nil, tell(err, "%v", err) // names the thing
 	}
 	h, err := p.Hold(ctx, id)
 	var held *locking.HeldError
