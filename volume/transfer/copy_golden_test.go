@@ -20,8 +20,9 @@ import (
 var update = flag.Bool("transfer.update", false, "write the golden traces of testdata anew")
 
 var (
-	volumeID      = regexp.MustCompile(`[0-9a-f]{32}`)
-	replaceLength = regexp.MustCompile(`^(replace \S+) \d+`)
+	volumeID = regexp.MustCompile(`[0-9a-f]{32}`)
+	lengths  = regexp.MustCompile(`^(replace|write)( \S+) \d+(\+\d+)?`)
+	counter  = regexp.MustCompile(`(/(page|snap|reg|seal)/[0-9a-f]+)\.[0-9a-f]+`)
 	// What changes nothing, and what a device does for what is written to it, is left out.
 	reading = regexp.MustCompile(`^(load|list|stat|read|open|close|try) `)
 	filling = regexp.MustCompile(` v/[A-Z]/(data|journal)`)
@@ -56,7 +57,12 @@ func (c *calls) wrap(pool string, b *mem.Backend) drivers.Backend {
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.lines = append(c.lines, pool+": "+replaceLength.ReplaceAllString(line, "$1"))
+		line = counter.ReplaceAllString(lengths.ReplaceAllString(line, "$1$2"), "$1.*")
+		c.lines = append(c.lines, pool+": "+line)
+		// What is synced at once is synced in any order.
+		for i := len(c.lines) - 1; i > 0 && isSync(c.lines[i]) && isSync(c.lines[i-1]) && c.lines[i] < c.lines[i-1]; i-- {
+			c.lines[i], c.lines[i-1] = c.lines[i-1], c.lines[i]
+		}
 	})
 	traced.Rename(c.short)
 	return struct {
@@ -64,6 +70,8 @@ func (c *calls) wrap(pool string, b *mem.Backend) drivers.Backend {
 		drivers.Locker
 	}{traced, traced}
 }
+
+func isSync(line string) bool { return strings.Contains(line, ": sync") }
 
 // golden compares the calls with a file.
 func (c *calls) golden(t *testing.T, name string) {
