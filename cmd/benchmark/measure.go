@@ -66,14 +66,14 @@ func (b *bench) row(ctx context.Context, r row) (rowReport, error) {
 		}
 		return err
 	}
+	if err := b.ready(ctx, some, r.disk); err != nil {
+		return report, err
+	}
 	for i, p := range some {
 		report.Peers = append(report.Peers, peerReport{Peer: p.name})
-		made, err := b.bed.ready(ctx, p, r.disk)
-		if err == nil && r.disk != clone {
+		var err error
+		if r.disk != clone {
 			servers[i], err = b.start(ctx, p, r.disk)
-		}
-		if err == nil && made && r.disk == full && !b.settings.AsMade {
-			err = b.rewrite(ctx, servers[i])
 		}
 		if err == nil && r.disk == full {
 			err = b.warm(ctx, servers[i])
@@ -114,16 +114,39 @@ func (b *bench) warm(ctx context.Context, s *server) error {
 	return err
 }
 
-// rewrite drops a disk from the page cache and writes it once, in blocks of 4 KiB in random order, through its server. The pages that are in the cache
-// then are as small as the blocks, whatever wrote the disk before: see decision 0030.
-func (b *bench) rewrite(ctx context.Context, s *server) error {
+// ready makes the disks of peers that are not there. Full ones are dropped from the page cache and written once, in blocks of
+// 4 KiB in random order, through their servers. The pages that are in the cache then are as small as the blocks, whatever wrote the disks
+// before: see decision 0030.
+func (b *bench) ready(ctx context.Context, some []peer, d disk) error {
+	var made []peer
+	for _, p := range some {
+		is, err := b.bed.ready(ctx, p, d)
+		if err != nil {
+			return err
+		}
+		if is {
+			made = append(made, p)
+		}
+	}
+	if d != full || b.settings.AsMade || len(made) == 0 {
+		return nil
+	}
 	if err := errors.Join(b.settle(), b.bed.uncache()); err != nil {
 		return err
 	}
 	c := shuffled(work(load.Mix{Write: 100}, 4<<10, 16))
 	c.Seed = 1
-	_, err := b.make(ctx, s, c)
-	return errors.Join(err, s.flush(ctx), b.settle())
+	for _, p := range made {
+		s, err := b.start(ctx, p, d)
+		if err != nil {
+			return err
+		}
+		_, err = b.make(ctx, s, c)
+		if err = errors.Join(err, s.flush(ctx), s.stop(context.WithoutCancel(ctx)), b.settle()); err != nil {
+			return fmt.Errorf("write the disk of %s: %w", p.name, err)
+		}
+	}
+	return nil
 }
 
 // uncache drops all files of the bed from the page cache. What is not synced stays.
@@ -197,9 +220,35 @@ func (b *bench) sample(ctx context.Context, r row, p peer, s *server) (_ sample,
 		}
 	}
 	if c.Mix.Changes() && r.disk != none {
-		err = errors.Join(s.flush(ctx), b.settle())
+		err = errors.Join(s.flush(ctx), b.settle(), s.rest(ctx))
 	}
 	return m, err
+}
+
+const (
+	restStep  = 50 * time.Millisecond // five ticks of the processor time that /proc tells
+	restLimit = 5 * time.Second
+)
+
+// rest waits until the server does nothing in the background, at most restLimit: it would take the processors from those that are measured next.
+func (s *server) rest(ctx context.Context) error {
+	if s.file != nil {
+		return nil
+	}
+	last := time.Duration(-1)
+	for until := time.Now().Add(restLimit); time.Now().Before(until); {
+		used, err := treeCPU(s.cmd.Process.Pid)
+		if err != nil || used == last {
+			return err
+		}
+		last = used
+		select {
+		case <-time.After(restStep):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (b *bench) seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
