@@ -70,7 +70,7 @@ func (d *Device) flatten(ctx context.Context, o FlattenOptions) error {
 			return err
 		}
 	}
-	if d.verify != nil {
+	if d.verify != nil && len(d.lease.Root().Source) > 0 { // an earlier flatten ended it, and nobody holds it any more
 		if err := d.verify(); err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ type bound struct {
 
 	mu     sync.Mutex
 	ended  bool
+	whole  bool               // the image is copied, and detached
 	cancel context.CancelFunc // of the copy; nil: none was begun
 	copied chan struct{}      // closed when it has ended
 }
@@ -65,8 +66,14 @@ func (b *bound) pause() bool {
 	if b.ended || b.cancel == nil {
 		return false
 	}
-	b.cancel()
-	<-b.copied
+	cancel, copied := b.cancel, b.copied
+	b.mu.Unlock()
+	cancel()
+	<-copied
+	b.mu.Lock()
+	if b.ended || b.whole || b.copied != copied {
+		return false
+	}
 	b.cancel, b.copied = nil, nil
 	return true
 }
@@ -97,7 +104,7 @@ func (p *Pool) CopyBehind(dev *volume.Device) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.ended || b.cancel != nil {
+	if b.ended || b.whole || b.cancel != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -128,6 +135,9 @@ func (p *Pool) copyBehind(ctx context.Context, dev *volume.Device, name string, 
 		switch {
 		case err == nil:
 			b.detach()
+			b.mu.Lock()
+			b.whole = true
+			b.mu.Unlock()
 			p.log.Info("the image is copied; it is not needed any more", "volume", name)
 			return
 		case ctx.Err() != nil || errors.Is(err, volume.ErrClosed):

@@ -290,6 +290,23 @@ func TestCopyBehindEndsTheBinding(t *testing.T) {
 	}
 }
 
+// TestFlattenOfACopiedVolume flattens a volume that the copy behind has just let go of its image.
+func TestFlattenOfACopiedVolume(t *testing.T) {
+	path, want := sparse(t, mib, 15)
+	copied := make(chan struct{})
+	p := startOn(t, newPool(t, mem.Options{}), 1, 1, func(o *catalog.Options) {
+		o.Logger = slog.New(signal{slog.DiscardHandler, "the image is copied; it is not needed any more", copied})
+	})
+	p.ok(p.importLazy(path, "vm1", small))
+	d := p.open("vm1")
+	p.CopyBehind(d)
+	<-copied
+	p.ok(d.Flatten(t.Context(), volume.FlattenOptions{}))
+	p.ok(p.Flatten(t.Context(), "vm1", nil))
+	p.same(d, want)
+	p.stop()
+}
+
 // TestCopyBehindTriesAgain lets some calls of the copy fail, also for lack of space; after each it goes on by itself.
 func TestCopyBehindTriesAgain(t *testing.T) {
 	path, want := sparse(t, mib, 14)
