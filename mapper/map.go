@@ -79,6 +79,24 @@ func (m *Map) Ready(ctx context.Context, index uint64) error {
 	return err
 }
 
+// absentPages bounds the pages that one call of Absent looks at, which keeps others waiting.
+const absentPages = 4096
+
+// Absent returns how many chunks from index on, at least, are zeros because they have no page; 0 if that of index is there. It loads nothing.
+func (m *Map) Absent(index uint64) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first, pages := index/PageChunks, m.table()
+	number, end := first, min(first+absentPages, uint64(len(pages)))
+	for number < end && m.refs[number].Serial == 0 && pages[number].Load() == nil {
+		number++
+	}
+	if number == first {
+		return 0
+	}
+	return number*PageChunks - index
+}
+
 // Segment is a run of bytes of a chunk that comes from one place.
 type Segment struct {
 	Owner       chunk.VolumeID

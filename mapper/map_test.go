@@ -483,3 +483,23 @@ func TestPageAtTheEndOfAPebibyte(t *testing.T) {
 		}
 	}
 }
+
+// TestAbsent: only what has no page, stored or in memory, is absent.
+func TestAbsent(t *testing.T) {
+	const page = PageChunks
+	g := geometry(t, chunk.DefaultSize)
+	s := &fullStore{volume: chunk.NewVolumeID(), geom: g}
+	refs := []PageRef{{Number: 3, Serial: chunk.MakeSerial(1, 4)}}
+	m := New(s, s.volume, g, 9*page*g.Size(), []chunk.VolumeID{s.volume}, refs, 0, 1<<20)
+	if _, err := m.Publish(t.Context(), 5*page+7, chunk.MakeSerial(1, 100), 0, 1, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	for index, want := range map[uint64]uint64{0: 3 * page, page + 1: 2*page - 1, 3*page - 1: 1, 3 * page: 0, 4*page - 1: 0, 4 * page: page, 5 * page: 0, 6 * page: 3 * page, 9*page - 1: 1} {
+		if got := m.Absent(index); got != want {
+			t.Errorf("from chunk %d on %d are absent, want %d", index, got, want)
+		}
+	}
+	if s.loads != 0 {
+		t.Errorf("%d pages were loaded", s.loads)
+	}
+}

@@ -114,9 +114,28 @@ func (d *Device) Extents(ctx context.Context, off, n int64, fn func(Extent) bool
 	slot := d.grace.enter()
 	defer d.grace.leave(slot)
 	var last Extent
+	add := func(e Extent) bool {
+		if last.Length > 0 && last.Flags == e.Flags {
+			last.Length += e.Length
+			return true
+		}
+		if last.Length > 0 && !fn(last) {
+			return false
+		}
+		last = e
+		return true
+	}
 	var segs []mapper.Segment
 	for end := off + n; off < end; {
 		p := d.geom.First(off, end-off)
+		if chunks := d.m.Absent(p.Index); chunks > 0 {
+			to := min(end, d.geom.Start(p.Index+chunks))
+			if !add(Extent{Offset: off, Length: to - off, Flags: Zero | Hole}) {
+				return nil
+			}
+			off = to
+			continue
+		}
 		var err error
 		if segs, err = d.plan(ctx, p.Index, p.Off, p.Length, segs[:0]); err != nil {
 			return err
@@ -129,14 +148,9 @@ func (d *Device) Extents(ctx context.Context, off, n int64, fn func(Extent) bool
 			case s.Shared:
 				e.Flags = Shared
 			}
-			if last.Length > 0 && last.Flags == e.Flags {
-				last.Length += e.Length
-				continue
-			}
-			if last.Length > 0 && !fn(last) {
+			if !add(e) {
 				return nil
 			}
-			last = e
 		}
 		off += p.Length
 	}
