@@ -160,14 +160,20 @@ func TestLazyImportOfAnImageThatChanges(t *testing.T) {
 // mountReflinks mounts a new file system that can share blocks, and returns where.
 func mountReflinks(t *testing.T, dir string) string {
 	t.Helper()
+	return mountNew(t, dir, "xfs", "-m", "reflink=1")
+}
+
+// mountNew mounts a new file system of a kind, which mkfs makes with these options, and returns where.
+func mountNew(t *testing.T, dir, kind string, options ...string) string {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("only root can mount a file system: run this test as root")
 	}
-	image, mount := filepath.Join(dir, "xfs"), filepath.Join(dir, "mount")
+	image, mount := filepath.Join(dir, kind), filepath.Join(dir, "mount")
 	if err := errors.Join(os.Mkdir(mount, 0o700), os.WriteFile(image, nil, 0o600), os.Truncate(image, 1<<30)); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", image}, {"mount", "-o", "loop", image, mount}} {
+	for _, args := range [][]string{append(append([]string{"mkfs." + kind, "-q"}, options...), image), {"mount", "-o", "loop", image, mount}} {
 		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v: %s; scripts/deps.sh clients installs what is missing", args, err, out)
 		}
@@ -178,6 +184,28 @@ func mountReflinks(t *testing.T, dir string) string {
 		}
 	})
 	return mount
+}
+
+// TestLazyImportWhereTimesAreWholeSeconds: a change in the second of the import is seen.
+func TestLazyImportWhereTimesAreWholeSeconds(t *testing.T) {
+	w := newPool(t)
+	mountNew(t, w.dir, "ext4", "-I", "128")
+	for i := range 3 {
+		path, _ := w.lazyImage(fmt.Sprintf("mount/image%d", i), 48*mib)
+		name := fmt.Sprintf("vm%d", i)
+		w.ok("import", "--lazy", path, name)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("other"), mib); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.fails(16, name+" "+path, "export", name, name+".raw")
+	}
 }
 
 func TestLazyImportByReflink(t *testing.T) {

@@ -30,6 +30,9 @@ var foreignSystems = map[int64]string{
 	unix.CODA_SUPER_MAGIC: "Coda", unix.NCP_SUPER_MAGIC: "NCP", unix.FUSE_SUPER_MAGIC: "FUSE", 0x01161970: "GFS2", 0x7461636f: "OCFS2", 0x0bd00bd0: "Lustre",
 }
 
+// vagueSystems are file systems that do not store when an inode was changed: after a while that is the time of the last write, which programs can set.
+var vagueSystems = map[int64]string{unix.MSDOS_SUPER_MAGIC: "FAT", unix.EXFAT_SUPER_MAGIC: "exFAT"}
+
 // bind binds to an open file, which is made durable first: from then on every change of it changes its times.
 func bind(ctx context.Context, f *os.File) (*binding, error) {
 	path, err := filepath.Abs(f.Name())
@@ -55,7 +58,7 @@ func bind(ctx context.Context, f *os.File) (*binding, error) {
 }
 
 // settle waits until the file system's clock, which takes steps of some milliseconds, has passed the last change of a file, so that the next
-// one shows.
+// one shows, also where times are stored in whole seconds.
 func settle(ctx context.Context, f *os.File) error {
 	const step = 4 * time.Millisecond
 	for {
@@ -68,11 +71,11 @@ func settle(ctx context.Context, f *os.File) error {
 			return fmt.Errorf("read the clock: %w", err)
 		}
 		ahead := time.Duration(st.Ctim.Nano() - now.Nano())
-		if ahead < 0 {
-			return nil
-		}
 		if ahead > time.Second {
 			return fmt.Errorf("%s was changed at %v, which is yet to come: set the clock, or import it without --lazy: %w", f.Name(), time.Unix(st.Ctim.Unix()), drivers.ErrInvalid)
+		}
+		if ahead += precision(st.Ctim.Nano()); ahead <= 0 {
+			return nil
 		}
 		timer := time.NewTimer(ahead + step)
 		select {
@@ -84,7 +87,16 @@ func settle(ctx context.Context, f *os.File) error {
 	}
 }
 
-// local fails if others than this host can change the file.
+// precision returns the longest step, up to a second, in which a file system may have stored a time, in nanoseconds since 1970.
+func precision(t int64) time.Duration {
+	step := int64(1)
+	for step < int64(time.Second) && t%(step*10) == 0 {
+		step *= 10
+	}
+	return time.Duration(step)
+}
+
+// local fails if others than this host can change the file, or if its times do not tell changes.
 func (b *binding) local() error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(b.f.Fd()), &st); err != nil {
@@ -92,6 +104,9 @@ func (b *binding) local() error {
 	}
 	if name, ok := foreignSystems[int64(st.Type)]; ok {
 		return fmt.Errorf("%s lies on a file system (%s) that can change without this host's knowledge: import it without --lazy: %w", b.file.Path, name, ErrFormat)
+	}
+	if name, ok := vagueSystems[int64(st.Type)]; ok {
+		return fmt.Errorf("%s lies on a file system (%s) that does not tell changes for sure: import it without --lazy: %w", b.file.Path, name, ErrFormat)
 	}
 	return nil
 }
