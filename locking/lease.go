@@ -62,6 +62,9 @@ func (l *Lease) Claim() error {
 	return nil
 }
 
+// Claimed reports whether a device has had the lease.
+func (l *Lease) Claimed() bool { return l.claimed.Load() }
+
 // Context returns a context that ends with the lease; its cause is what Err says then.
 func (l *Lease) Context() context.Context { return l.ctx }
 

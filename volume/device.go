@@ -237,7 +237,9 @@ func (d *Device) Close(ctx context.Context) error {
 	default:
 		// What the storage still holds must end under this lease, whoever asks for the next. This outlives Close, as the requests do.
 		go func() {
-			_ = d.grace.pass(context.Background()) // it has no end
+			// These contexts have no end.
+			_ = d.grace.pass(context.Background())
+			_ = d.cutter.stop(context.Background())
 			d.lease.Abandon()
 		}()
 	}

@@ -116,11 +116,16 @@ func (p *Pool) commitWith(ctx context.Context, h *Held, source []byte) (Info, er
 	return p.describe(h.Root()), nil
 }
 
+// settleTime bounds how long an interrupted creation waits for the storage, before it is left to the next collection.
+const settleTime = 30 * time.Second
+
 // undo removes a volume that is being created and gives it back. It returns why.
 func (h *Held) undo(ctx context.Context, why error) error {
 	ctx = context.WithoutCancel(ctx)
 	defer h.done(ctx)
-	if h.lease.Err() != nil {
+	settling, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if !h.freed(settling) || h.lease.Err() != nil {
 		return why // what is left is found by the next collection
 	}
 	if err := h.scrap(ctx); err != nil {
@@ -144,6 +149,7 @@ type Creation struct {
 	id    chunk.VolumeID
 	name  string
 	keep  time.Duration
+	held  *Held // of which the turn was given back
 	lease *locking.Lease
 	dev   *volume.Device
 	ended bool
@@ -177,7 +183,7 @@ func (h *Held) creation(ctx context.Context) (*Creation, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Creation{pool: h.pool, id: h.id, name: h.Root().Name, lease: h.lease, dev: dev}
+	c := &Creation{pool: h.pool, id: h.id, name: h.Root().Name, held: h, lease: h.lease, dev: dev}
 	h.pool.opened(h.entry, dev, h.lease, nil)
 	h.pool.leave(h.id, h.entry)
 	return c, nil
@@ -209,8 +215,11 @@ func (c *Creation) Abort(ctx context.Context) error {
 	if h == nil {
 		return fmt.Errorf("give up volume %s: %w", c.name, err)
 	}
-	// What the device could not write is not missed.
 	defer h.done(ctx)
+	if !h.freed(ctx) {
+		return fmt.Errorf("give up volume %s: %w: gc removes it once this process has ended", c.name, err)
+	}
+	// What the device could not write is not missed.
 	if err := h.lease.Err(); err != nil {
 		return fmt.Errorf("give up volume %s: %w: gc removes it", c.name, err)
 	}
@@ -230,7 +239,8 @@ func (c *Creation) close(ctx context.Context) (*Held, error) {
 		return nil, err
 	}
 	c.ended = true
-	err = c.dev.Close(ctx)
+	c.held.entry = e
+	err = c.held.close(ctx, c.dev)
 	c.pool.ended(c.id, e, c.lease)
-	return &Held{pool: c.pool, id: c.id, entry: e, lease: c.lease}, err
+	return c.held, err
 }

@@ -37,6 +37,11 @@ func (p *Pool) enter(ctx context.Context, id chunk.VolumeID) (*entry, error) {
 	e.users++
 	p.mu.Unlock()
 	select {
+	case e.turn <- struct{}{}: // whatever ctx says: something may have to be given back
+		return e, nil
+	default:
+	}
+	select {
 	case e.turn <- struct{}{}:
 		return e, nil
 	case <-ctx.Done():

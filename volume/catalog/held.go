@@ -24,9 +24,10 @@ type Held struct {
 
 	end struct {
 		sync.Mutex
-		abandoned bool // by a device: release is to abandon the lease
-		gaveUp    bool // the close of a device has: it abandons the lease once the storage has let go, before or after release
-		left      bool // to that: release came first
+		abandoned bool          // by a device: release is to abandon the lease
+		gaveUp    bool          // the close of a device has: it abandons the lease once the storage has let go, before or after release
+		left      bool          // to that: release came first
+		free      chan struct{} // closed when a device that gave up abandons the lease; nil: none gave up before it did
 	}
 }
 
@@ -45,7 +46,12 @@ func (p *Pool) Hold(ctx context.Context, id chunk.VolumeID) (*Held, error) {
 	if h.dev, h.lease, h.ended = p.open(e); h.dev != nil {
 		return h, nil
 	}
-	if h.lease, err = p.instance.Acquire(ctx, id); err != nil {
+	if h.lease, err = p.instance.Acquire(ctx, id); err == nil && h.lease.Claimed() {
+		// The close of its device has given up, and leaves the lease alone as long as the storage may still be at work under it.
+		root := h.lease.Root()
+		err = &locking.HeldError{Volume: cloneName(root), Holder: root.Holder}
+	}
+	if err != nil {
 		p.leave(id, e)
 		return nil, err
 	}
@@ -187,19 +193,50 @@ func (h *Held) device(ctx context.Context, fn func(*volume.Device) error) error 
 		b.end()
 		return err // names the volume
 	}
-	err = fn(dev)
-	closed := dev.Close(ctx)
-	if closed != nil {
+	return errors.Join(fn(dev), h.close(ctx, dev))
+}
+
+// close closes a device that was opened under a [kept] lease.
+func (h *Held) close(ctx context.Context, dev *volume.Device) error {
+	err := dev.Close(ctx)
+	if err != nil {
 		h.end.Lock()
-		h.end.gaveUp = true
-		h.end.Unlock()
+		defer h.end.Unlock()
+		if h.end.gaveUp = true; !h.end.abandoned {
+			h.end.free = make(chan struct{})
+		}
 	}
-	return errors.Join(err, closed)
+	return err
+}
+
+// freed waits until a device whose close has given up has no operation under way any more, at longest until ctx ends, and reports whether
+// it has none. Before that nothing may be done to the volume.
+func (h *Held) freed(ctx context.Context) bool {
+	h.end.Lock()
+	free := h.end.free
+	h.end.Unlock()
+	if free == nil {
+		return true
+	}
+	select {
+	case <-free:
+		return true
+	default:
+	}
+	select {
+	case <-free:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // abandon says that the lease is not to be released as if all were well: by release, or if that is over, at once.
 func (h *Held) abandon() {
 	h.end.Lock()
+	if h.end.free != nil && !h.end.abandoned {
+		close(h.end.free)
+	}
 	h.end.abandoned = true
 	left := h.end.left
 	h.end.Unlock()

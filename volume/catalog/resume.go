@@ -135,9 +135,6 @@ func (c *Creation) Suspend(ctx context.Context) error {
 	}
 	h, err := c.close(ctx)
 	if h != nil {
-		if err != nil {
-			h.abandon() // the next to take the volume is to find it unclean
-		}
 		err = errors.Join(err, h.Done(ctx))
 	}
 	if err != nil {

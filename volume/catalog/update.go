@@ -65,7 +65,7 @@ func (p *Pool) update(ctx context.Context, r Ref, o UpdateOptions, fn func(*volu
 	}
 	s, err := filled(ctx, dev, r.Snapshot, fn)
 	// What the device leaves behind is not reached by the root in force: it is found by the next collection.
-	if closeErr := dev.Close(context.WithoutCancel(ctx)); err != nil || closeErr != nil {
+	if closeErr := h.close(context.WithoutCancel(ctx), dev); err != nil || closeErr != nil {
 		return info, errors.Join(err, closeErr)
 	}
 	next := l.Root()
