@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"skerry/chunk"
 )
@@ -120,6 +121,18 @@ func (d *decoder) nonce() (v [16]byte) {
 }
 
 func (d *decoder) serial() chunk.Serial { return chunk.Serial(d.u64()) }
+
+// opaque takes bytes that have their length before them; nil if there are none.
+func (d *decoder) opaque(limit int) []byte {
+	n := int(d.u16())
+	if n > limit {
+		d.fail("%d bytes, more than %d", n, limit)
+	}
+	if n == 0 {
+		return nil
+	}
+	return slices.Clone(d.take(n))
+}
 
 func (d *decoder) text(limit int) string {
 	n := int(d.u16())

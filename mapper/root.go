@@ -163,9 +163,7 @@ func DecodeRoot(b []byte) (*Root, error) {
 	r.Created = fromUnixNano(int64(d.u64()))
 	r.Parent = Parent{Volume: d.id(), Snapshot: d.serial()}
 	r.Until = fromUnixNano(int64(d.u64()))
-	if source := d.text(MaxSource); source != "" {
-		r.Source = []byte(source)
-	}
+	r.Source = d.opaque(MaxSource)
 	r.Mark = d.serial()
 	r.Owners, r.Pages = decodeRefs(&d)
 	for range d.count(MaxJournals, 20+journal.PositionSize) {
