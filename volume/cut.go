@@ -122,11 +122,14 @@ func (c *cutter) room(ctx context.Context, d *Device) error {
 // throttle holds a change up while the journal is so full that there may be no room for it.
 func (d *Device) throttle(ctx context.Context) error {
 	w := d.journal.Load()
-	if w == nil || w.Live() < w.Size()/8*7 {
+	if w == nil || !full(w) {
 		return nil
 	}
 	return d.cutter.room(ctx, d)
 }
+
+// full reports whether a journal is so full that changes wait for a cut.
+func full(w *journal.Writer) bool { return w.Live() >= w.Size()/8*7 }
 
 // cutOptions say what a cut does besides.
 type cutOptions struct {

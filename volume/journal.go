@@ -74,7 +74,7 @@ func (d *Device) largerJournal(ctx context.Context, w *journal.Writer) (*journal
 	if w == nil || w.Size() >= d.o.JournalLimit || len(d.lease.Root().Journals) != 1 {
 		return nil, nil
 	}
-	return d.newJournal(ctx, min(2*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
+	return d.newJournal(ctx, min(4*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
 }
 
 // follow makes next the journal. No change is under way. What w holds is made durable first, since flushes

@@ -6,6 +6,7 @@ import (
 
 	"skerry/chunk"
 	"skerry/drivers"
+	"skerry/mapper"
 	"skerry/mapper/journal"
 )
 
@@ -117,8 +118,11 @@ func (d *Device) zeros(r *Request, off, n int64) {
 	clear(r.Data[off-r.Offset:][:n])
 }
 
-// writeInline does a write in place that will not block: one piece, whose blocks the volume's own object holds
-// and the journal names.
+// inlineLayer is the largest write in bytes that is done inline although its blocks are new to the layer that takes them.
+const inlineLayer = 64 << 10
+
+// writeInline does a write that will not block: one piece, to an object of the volume's own that the journal names and that holds its
+// blocks, or that takes whole blocks which it did not hold.
 func (d *Device) writeInline(r *Request) bool {
 	p := d.geom.First(r.Offset, r.Length)
 	if p.Length != r.Length || r.Flags&FUA != 0 || d.failure.Load() != nil || !d.gate.tryEnter() {
@@ -135,7 +139,7 @@ func (d *Device) writeInline(r *Request) bool {
 	}
 	defer d.locks.unlock(h)
 	plan, ok := d.planChange(p.Index, first, end)
-	if !ok || !plan.InPlace {
+	if !ok || !plan.InPlace && !d.extendsInline(p, plan) {
 		return false
 	}
 	object := journal.Object{Chunk: p.Index, Serial: plan.Serial}
@@ -159,12 +163,44 @@ func (d *Device) writeInline(r *Request) bool {
 		r.run.exposed = true
 		return false
 	}
-	if r.Err = op.Err; r.Err == nil {
+	if r.Err = op.Err; r.Err == nil && !plan.InPlace && !d.publishInline(object, first, end) {
+		return false // nothing shows it yet: it is done again
+	}
+	if r.Err == nil {
 		r.Err = d.lease.Err()
 	}
 	d.stats.writes.Add(1)
 	d.stats.writtenBytes.Add(r.Length)
 	return true
+}
+
+// extendsInline decides whether a piece may be written inline to a layer that does not hold all of its blocks.
+func (d *Device) extendsInline(p chunk.Piece, plan mapper.Plan) bool {
+	if !plan.Writable || p.Length > inlineLayer || (p.Off|p.Length)%chunk.BlockSize != 0 {
+		return false
+	}
+	w := d.journal.Load()
+	if w == nil || full(w) {
+		return false
+	}
+	if plan.Depth > mergeDepth {
+		d.merger.add(p.Index)
+	}
+	return true
+}
+
+// publishInline is publish, after the write, if nobody else appends to the journal. It returns false if nothing was published.
+func (d *Device) publishInline(o journal.Object, first, end int) bool {
+	b := batches.Get().(*journal.Batch)
+	defer batches.Put(b)
+	b.Reset()
+	b.Delta(o, first, end, false, false)
+	w := d.journal.Load()
+	seq, done, err := w.TryAppend(b)
+	if !done || d.appended(w, seq, err) != nil {
+		return false // the other way copes with errors
+	}
+	return d.show(context.Background(), o, first, end, false) == nil
 }
 
 // perform does a queued request on a worker.

@@ -97,6 +97,11 @@ func (d *Device) record(ctx context.Context, fill func(*journal.Batch)) error {
 func (d *Device) append(ctx context.Context, b *journal.Batch) error {
 	w := d.journal.Load()
 	seq, err := w.Append(ctx, b)
+	return d.appended(w, seq, err)
+}
+
+// appended notes the outcome of an append to w.
+func (d *Device) appended(w *journal.Writer, seq uint64, err error) error {
 	switch {
 	case err == nil:
 		for last := d.recorded.Load(); last < seq && !d.recorded.CompareAndSwap(last, seq); last = d.recorded.Load() {

@@ -16,5 +16,5 @@
 // # What does not block
 //
 // TryReadAt is preadv2(2) with RWF_NOWAIT, or a plain read where the file system holds everything in memory. TryWriteAt
-// is a plain write inside the file, as long as such writes have lately been quick.
+// is a plain write, as long as writes have lately been quick: the page cache takes it.
 package local

@@ -30,7 +30,6 @@ type file struct {
 	fd       int
 	readOnly bool
 	closed   atomic.Bool
-	size     atomic.Int64 // at least this long
 }
 
 var (
@@ -50,9 +49,7 @@ func newFile(b *Backend, name string, fd int, readOnly bool) (*file, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, unix.ENOENT // a group is no object
 	}
-	f := &file{b: b, name: name, fd: fd, readOnly: readOnly}
-	f.size.Store(st.Size)
-	return f, nil
+	return &file{b: b, name: name, fd: fd, readOnly: readOnly}, nil
 }
 
 // check tests what all calls share.
@@ -142,23 +139,12 @@ func (f *file) WriteAt(p []byte, off int64) error {
 	if err != nil {
 		return f.fail("write", err)
 	}
-	f.grow(off + int64(len(p)))
 	return nil
-}
-
-// grow notes that the file is at least n bytes long.
-func (f *file) grow(n int64) {
-	for {
-		size := f.size.Load()
-		if n <= size || f.size.CompareAndSwap(size, n) {
-			return
-		}
-	}
 }
 
 // TryWriteAt implements [drivers.TryWriter].
 func (f *file) TryWriteAt(p []byte, off int64) (bool, error) {
-	if off < 0 || off > f.size.Load()-int64(len(p)) || int64(time.Since(f.b.start)) < f.b.slowUntil.Load() {
+	if int64(time.Since(f.b.start)) < f.b.slowUntil.Load() {
 		return false, nil
 	}
 	return true, f.WriteAt(p, off)
@@ -171,11 +157,7 @@ func (f *file) PunchHole(off, n int64) error {
 
 // Allocate implements [drivers.Allocator].
 func (f *file) Allocate(off, n int64) error {
-	if err := f.allocate("allocate", 0, off, n); err != nil {
-		return err
-	}
-	f.grow(off + n)
-	return nil
+	return f.allocate("allocate", 0, off, n)
 }
 
 func (f *file) allocate(what string, mode uint32, off, n int64) error {

@@ -61,13 +61,7 @@ func (w *Writer) Append(ctx context.Context, b *Batch) (seq uint64, err error) {
 	if err := w.checkLocked(b); err != nil {
 		return 0, err
 	}
-	b.seq, b.fail, b.next = 0, nil, nil
-	if w.first == nil {
-		w.first = b
-	} else {
-		w.last.next = b
-	}
-	w.last = b
+	w.enqueueLocked(b)
 	if w.leading {
 		if b.wake == nil {
 			b.wake = make(chan bool, 1)
@@ -82,6 +76,33 @@ func (w *Writer) Append(ctx context.Context, b *Batch) (seq uint64, err error) {
 	w.leading = true
 	w.leadLocked()
 	return b.seq, b.fail
+}
+
+// TryAppend appends as Append does, unless another call is appending: then it returns false and has done nothing.
+func (w *Writer) TryAppend(b *Batch) (seq uint64, done bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.leading {
+		return 0, false, nil
+	}
+	if err := w.checkLocked(b); err != nil {
+		return 0, true, err
+	}
+	w.enqueueLocked(b)
+	w.leading = true
+	w.leadLocked()
+	return b.seq, true, b.fail
+}
+
+// enqueueLocked puts b at the end of the queue.
+func (w *Writer) enqueueLocked(b *Batch) {
+	b.seq, b.fail, b.next = 0, nil, nil
+	if w.first == nil {
+		w.first = b
+	} else {
+		w.last.next = b
+	}
+	w.last = b
 }
 
 // checkLocked returns the reason why b can never be appended.
