@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,8 +55,7 @@ func (d *Device) flatten(ctx context.Context, o FlattenOptions) error {
 	for range flattenParallel {
 		f.buffers <- nil
 	}
-	pages := d.m.PageCount()
-	for n := range pages {
+	for n := range d.m.PageCount() {
 		list, err := f.inherited(ctx, n)
 		if err != nil {
 			return err
@@ -65,10 +65,8 @@ func (d *Device) flatten(ctx context.Context, o FlattenOptions) error {
 		}
 	}
 	f.did(0)
-	for n := range pages {
-		if err := f.page(ctx, n); err != nil {
-			return err
-		}
+	if err := f.all(ctx); err != nil {
+		return err
 	}
 	if d.verify != nil && len(d.lease.Root().Source) > 0 { // an earlier flatten ended it, and nobody holds it any more
 		if err := d.verify(); err != nil {
@@ -88,6 +86,7 @@ type flattener struct {
 	progress func(done, total int64)
 	buffers  chan []byte // that are not in use
 	copied   int         // chunks since the last cut
+	passed   atomic.Bool // chunks that the volume is about to lose
 
 	mu          sync.Mutex
 	done, total int64 // bytes
@@ -116,6 +115,27 @@ func (f *flattener) inherited(ctx context.Context, number uint64) ([]mapper.Inhe
 	}
 	list, err := d.m.Inherited(ctx, number, nil)
 	return list, damage(err)
+}
+
+// all copies the chunks of all pages. Those beyond the end of a volume that is being made smaller are passed over; if that fails they are still there.
+func (f *flattener) all(ctx context.Context) error {
+	for {
+		f.passed.Store(false)
+		for n := range f.d.m.PageCount() {
+			if err := f.page(ctx, n); err != nil {
+				return err
+			}
+		}
+		if !f.passed.Load() {
+			return nil
+		}
+		select {
+		case f.d.resizing <- struct{}{}:
+			<-f.d.resizing
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // page copies the chunks of one page.
@@ -168,7 +188,7 @@ func (f *flattener) chunk(ctx context.Context, index uint64) error {
 		buf = make([]byte, min(flattenBlocks*chunk.BlockSize, f.d.geom.Size()))
 	}
 	for {
-		more, err := f.d.copySome(ctx, index, buf)
+		more, err := f.copySome(ctx, index, buf)
 		if errors.Is(err, journal.ErrFull) {
 			more, err = true, f.d.cutter.room(ctx, f.d)
 		}
@@ -180,7 +200,8 @@ func (f *flattener) chunk(ctx context.Context, index uint64) error {
 
 // copySome copies the first run of a chunk's blocks that come from other owners' objects, as far as it fits into buf. It returns false if there
 // is none.
-func (d *Device) copySome(ctx context.Context, index uint64, buf []byte) (bool, error) {
+func (f *flattener) copySome(ctx context.Context, index uint64, buf []byte) (bool, error) {
+	d := f.d
 	slot := d.grace.enter()
 	defer d.grace.leave(slot)
 	if d.closing.Load() {
@@ -198,7 +219,8 @@ func (d *Device) copySome(ctx context.Context, index uint64, buf []byte) (bool, 
 		return false, context.Cause(ctx)
 	}
 	if index >= d.geom.Count(d.Size()) {
-		return false, nil // the volume was made smaller meanwhile
+		f.passed.Store(true)
+		return false, nil
 	}
 	segs, err := d.plan(ctx, index, 0, d.geom.Size(), nil)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -271,6 +272,38 @@ func TestFlattenBesideWrites(t *testing.T) {
 	w.reopen()
 	must(t, m.same(content(t, w.dev)))
 	w.alone()
+}
+
+// TestFlattenBesideAShrinkThatFails: what flatten takes for cut off already, and is not, is copied all the same.
+func TestFlattenBesideAShrinkThatFails(t *testing.T) {
+	w, m := cloned(t, 7)
+	reached, release := make(chan struct{}), make(chan struct{})
+	var hit atomic.Bool
+	w.faults.SetHook(func(c faulty.Call) faulty.Action {
+		if c.Kind == drivers.OpReplace && strings.Contains(c.Name, "/root/") && hit.CompareAndSwap(false, true) {
+			close(reached)
+			<-release
+			return faulty.Fail(drivers.ErrNoSpace)
+		}
+		return faulty.Pass()
+	})
+	resized := make(chan error, 1)
+	go func() { resized <- w.dev.Resize(context.Background(), 64<<10) }()
+	<-reached
+	end := sync.OnceFunc(func() { close(release) })
+	must(t, w.dev.Flatten(t.Context(), volume.FlattenOptions{Progress: func(done, total int64) {
+		if done == total {
+			end()
+		}
+	}}))
+	if err := <-resized; !errors.Is(err, drivers.ErrNoSpace) {
+		t.Fatalf("resize: %v", err)
+	}
+	w.alone()
+	must(t, m.same(content(t, w.dev)))
+	must(t, w.close())
+	w.reopen()
+	must(t, m.same(content(t, w.dev)))
 }
 
 func TestFlattenOfSnapshotsAndClosedVolumes(t *testing.T) {
