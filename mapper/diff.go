@@ -43,8 +43,7 @@ type Change struct {
 // Pages that both pictures name are not read. Memory is that of two pages.
 func Diff(ctx context.Context, store Store, from, to Picture, fn func(Change) error) error {
 	d := differ{from: side{Picture: from}, to: side{Picture: to}, fn: fn}
-	// The block in which from ends has a rest that from says nothing about.
-	d.common = min(from.Size/chunk.BlockSize*chunk.BlockSize, to.Size)
+	d.common = CommonSize(from.Size, to.Size)
 	for off := int64(0); off < to.Size; {
 		if end := d.shared(off); end > off {
 			off = end
@@ -60,6 +59,15 @@ func Diff(ctx context.Context, store Store, from, to Picture, fn func(Change) er
 		off = end
 	}
 	return d.flush()
+}
+
+// CommonSize returns how many bytes at the beginning can be compared, in blocks, of something of from bytes and a newer one of to bytes. Where the newer
+// one goes on, the block in which the other ends has a rest that it says nothing about.
+func CommonSize(from, to int64) int64 {
+	if to <= from {
+		return to
+	}
+	return from / chunk.BlockSize * chunk.BlockSize
 }
 
 // differ is one comparison.

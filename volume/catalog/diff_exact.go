@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"skerry/chunk"
+	"skerry/mapper"
 	"skerry/volume"
 )
 
@@ -26,7 +27,7 @@ func newSifter(from, to *volume.Device, fn func(volume.Extent) error) *sifter {
 
 // sift compares the content of an extent of the newer side.
 func (x *sifter) sift(ctx context.Context, e volume.Extent) error {
-	common := max(0, min(e.Length, x.from.Size()/chunk.BlockSize*chunk.BlockSize-e.Offset))
+	common := max(0, min(e.Length, mapper.CommonSize(x.from.Size(), x.to.Size())-e.Offset))
 	for n := int64(0); n < common; {
 		step := min(siftSize, common-n)
 		if err := x.compare(ctx, volume.Extent{Offset: e.Offset + n, Length: step, Flags: e.Flags}); err != nil {

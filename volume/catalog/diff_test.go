@@ -117,6 +117,43 @@ func TestDiffOfRewrittenBlocks(t *testing.T) {
 	p.wantsDiff("b@s", "a@s1", fmt.Sprintf("data 0+%d zero %d+%d ", 8*mib, 32*mib, 32*mib))
 }
 
+// TestDiffOfALastBlockThatIsNotWhole: it counts as any other, unless the newer one goes on where the older one ends.
+func TestDiffOfALastBlockThatIsNotWhole(t *testing.T) {
+	_, p := newPool(t)
+	const size = mib + 512
+	p.create("a", size)
+	p.write("a", 0, size, 1)
+	p.snapshot("a@s1")
+	p.wantsDiff("a@s1", "a@s1", "")
+	p.wantsDiff("a@s1", "a", "")
+	p.clone("a@s1", "b", size)
+	p.snapshot("b@s")
+	if err := p.Flatten(t.Context(), "b", nil); err != nil {
+		t.Fatal(err)
+	}
+	p.wantsDiff("a@s1", "b", fmt.Sprintf("data 0+%d ", size))
+	if got := p.diff("a@s1", "b", catalog.DiffOptions{Exact: true}); got != "" {
+		t.Errorf("exact: %q", got)
+	}
+	id, err := p.Lookup(t.Context(), "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := p.Snapshots(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := p.Unchanged(t.Context(), "b", all[0]); err != nil || !same {
+		t.Errorf("a flattened volume counts as changed: %v", err)
+	}
+	p.clone("a@s1", "c", size+512)
+	p.wantsDiff("a@s1", "c", fmt.Sprintf("data %d+1024 ", mib))
+	p.snapshot("c@s")
+	p.wantsDiff("c@s", "a", "")
+	p.write("a", mib, 512, 2)
+	p.wantsDiff("c@s", "a", fmt.Sprintf("data %d+512 ", mib))
+}
+
 func TestDiffOfAnOpenVolumeLeavesNoSnapshot(t *testing.T) {
 	_, p := newPool(t)
 	p.create("a", 64*mib)
