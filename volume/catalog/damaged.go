@@ -110,6 +110,10 @@ func (h *Held) removeDamagedSnapshot(ctx context.Context, r Ref, serial chunk.Se
 	if err := h.pool.spoiled(ctx, name); err != nil {
 		return err
 	}
+	// What a copy was to go on with cannot be read.
+	if err := h.endPins(ctx, &mapper.Snapshot{Serial: serial}); err != nil {
+		return err
+	}
 	// No clone can come any more: a cloner reads the record after it has registered.
 	if err := h.unneeded(ctx, r, &mapper.Snapshot{Serial: serial}); err != nil {
 		return err
@@ -180,6 +184,9 @@ func (p *Pool) removeDamagedVolume(ctx context.Context, r Ref, o RemoveOptions, 
 	case err == nil:
 		d.Name = root.Name
 		if err = p.harmed(ctx, r, root, len(bad)); err == nil {
+			err = d.together(r, o)
+		}
+		if err == nil {
 			h, err = p.Hold(ctx, d.ID)
 		}
 	}
@@ -190,7 +197,7 @@ func (p *Pool) removeDamagedVolume(ctx context.Context, r Ref, o RemoveOptions, 
 		return err
 	}
 	parent := h.Root().Parent
-	d.Removal, err = h.removeDamaged(ctx, r, o, d, good)
+	d.Removal, err = h.removeDamaged(ctx, r, o, d, good, bad)
 	if err := errors.Join(err, h.Done(ctx)); err != nil {
 		return err
 	}
@@ -222,11 +229,16 @@ func (p *Pool) harmed(ctx context.Context, r Ref, root *mapper.Root, bad int) er
 	return sound
 }
 
-// disposable fails with ErrInUse if anything needs the volume, or if it has snapshots that were not to go with it.
-func (p *Pool) disposable(ctx context.Context, r Ref, o RemoveOptions, d *DamagedRemoval) error {
+// together fails with ErrInUse if the volume has snapshots that were not to go with it.
+func (d *DamagedRemoval) together(r Ref, o RemoveOptions) error {
 	if len(d.Snapshots) > 0 && !o.Snapshots {
 		return tell(ErrInUse, "volume %v: in use: it has snapshots: %s; remove them with it by --snapshots", r, strings.Join(d.Snapshots, ", "))
 	}
+	return nil
+}
+
+// disposable fails with ErrInUse if anything needs the volume.
+func (p *Pool) disposable(ctx context.Context, r Ref, d *DamagedRemoval) error {
 	var clones []string
 	var ids []chunk.VolumeID
 	err := p.Registrations(ctx, d.ID, func(_ chunk.Serial, clone chunk.VolumeID) { ids = append(ids, clone) })
@@ -271,11 +283,25 @@ func (p *Pool) disposable(ctx context.Context, r Ref, o RemoveOptions, d *Damage
 
 // seizeForRemoval takes a volume whose root cannot be read, to remove it. From then on it is deleted.
 func (p *Pool) seizeForRemoval(ctx context.Context, r Ref, o RemoveOptions, d *DamagedRemoval) (*Held, error) {
-	// Nobody can clone or open it, so what is not there now does not come.
-	if err := p.disposable(ctx, r, o, d); err != nil {
+	if err := d.together(r, o); err != nil {
 		return nil, err
 	}
-	err := p.Names(ctx, func(name string, id chunk.VolumeID, err error) error {
+	// No copy of it can go on.
+	var pins []chunk.VolumeID
+	err := p.Registrations(ctx, d.ID, func(_ chunk.Serial, clone chunk.VolumeID) { pins = append(pins, clone) })
+	for _, pin := range pins {
+		if err == nil {
+			err = p.dropPin(ctx, pin)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Nobody can clone or open it, so what is not there now does not come.
+	if err := p.disposable(ctx, r, d); err != nil {
+		return nil, err
+	}
+	err = p.Names(ctx, func(name string, id chunk.VolumeID, err error) error {
 		if err == nil && id == d.ID {
 			d.Name = name
 		}
@@ -307,16 +333,23 @@ func (p *Pool) seize(ctx context.Context, root *mapper.Root) (*Held, error) {
 }
 
 // removeDamaged removes the held volume.
-func (h *Held) removeDamaged(ctx context.Context, r Ref, o RemoveOptions, d *DamagedRemoval, good []*mapper.Snapshot) (Removal, error) {
+func (h *Held) removeDamaged(ctx context.Context, r Ref, o RemoveOptions, d *DamagedRemoval, good []*mapper.Snapshot, bad map[chunk.Serial]error) (Removal, error) {
 	if h.dev != nil {
 		return Removal{}, openHere(r.Volume)
 	}
 	root := h.Root()
 	if root.State != mapper.Deleted {
+		all := slices.Clone(good)
+		for serial := range bad {
+			all = append(all, &mapper.Snapshot{Serial: serial})
+		}
+		if err := h.endPins(ctx, all...); err != nil {
+			return Removal{}, err
+		}
 		if err := h.flagAll(ctx, r, good...); err != nil {
 			return Removal{}, err
 		}
-		if err := h.pool.disposable(ctx, r, o, d); err != nil {
+		if err := h.pool.disposable(ctx, r, d); err != nil {
 			return Removal{}, errors.Join(err, h.unflagAll(ctx, good))
 		}
 	}

@@ -151,7 +151,7 @@ func (h *HeldPin) take(ctx context.Context) (*Held, error) {
 }
 
 // endPins removes pins on snapshots of the held volume that nobody holds any more: the snapshots are to be removed, and what the pins keep
-// them for cannot be finished then.
+// them for cannot be finished then. If anything else needs one of the snapshots, so that their removal is refused, all pins stay.
 func (h *Held) endPins(ctx context.Context, all ...*mapper.Snapshot) error {
 	if len(all) == 0 {
 		return nil
@@ -160,40 +160,76 @@ func (h *Held) endPins(ctx context.Context, all ...*mapper.Snapshot) error {
 	for _, s := range all {
 		doomed[s.Serial] = true
 	}
-	var ids []chunk.VolumeID
+	type registration struct {
+		snap  chunk.Serial
+		clone chunk.VolumeID
+	}
+	var registered []registration
 	err := h.pool.Registrations(ctx, h.id, func(s chunk.Serial, clone chunk.VolumeID) {
 		if doomed[s] {
-			ids = append(ids, clone)
+			registered = append(registered, registration{s, clone})
 		}
 	})
-	for _, id := range ids {
+	if err != nil || len(registered) == 0 {
+		return err
+	}
+	var pins []*Held
+	defer func() {
+		for _, pin := range pins {
+			pin.done(ctx)
+		}
+	}()
+	for _, r := range registered {
+		pin, err := h.pool.holdPin(ctx, r.clone)
+		if pin != nil {
+			pins = append(pins, pin)
+			continue
+		}
+		name := ""
 		if err == nil {
-			err = h.pool.dropPin(ctx, id)
+			name, err = h.clone(ctx, r.snap, r.clone)
+		}
+		if name != "" || err != nil {
+			return err
 		}
 	}
-	return err
+	if readers, err := h.readers(ctx, doomed); err != nil || len(readers) > 0 {
+		return err
+	}
+	for _, pin := range pins {
+		if err := pin.scrap(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdPin takes a pin unless a living process holds it; nil: it does, or there is no such pin.
+func (p *Pool) holdPin(ctx context.Context, id chunk.VolumeID) (*Held, error) {
+	root, err := locking.Inspect(ctx, p.client, id)
+	if errors.Is(err, drivers.ErrNotFound) || errors.Is(err, mapper.ErrDamaged) || err == nil && !isPin(root) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, err := p.Hold(ctx, id)
+	if errors.Is(err, drivers.ErrNotFound) || errors.Is(err, locking.ErrHeld) {
+		return nil, nil
+	}
+	if err == nil && !isPin(h.Root()) {
+		return nil, h.Done(ctx)
+	}
+	return h, err
 }
 
 // dropPin removes a pin unless a living process holds it. A volume that is no pin stays.
 func (p *Pool) dropPin(ctx context.Context, id chunk.VolumeID) error {
-	root, err := locking.Inspect(ctx, p.client, id)
-	if errors.Is(err, drivers.ErrNotFound) || errors.Is(err, mapper.ErrDamaged) || err == nil && !isPin(root) {
-		return nil
-	}
-	if err != nil {
+	h, err := p.holdPin(ctx, id)
+	if h == nil || err != nil {
 		return err
 	}
-	h, err := p.Hold(ctx, id)
-	if errors.Is(err, drivers.ErrNotFound) || errors.Is(err, locking.ErrHeld) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if isPin(h.Root()) {
-		err = h.scrap(ctx)
-	}
-	return errors.Join(err, h.Done(ctx))
+	return errors.Join(h.scrap(ctx), h.Done(ctx))
 }
 
 // unpin removes what an unfinished copy, which was removed, kept in this pool.

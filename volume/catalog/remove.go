@@ -53,10 +53,10 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 		if err != nil {
 			return err
 		}
-		if err := h.endPins(ctx, s); err != nil {
+		if err := h.registered(ctx, s); err != nil {
 			return err
 		}
-		if err := h.registered(ctx, s); err != nil {
+		if err := h.endPins(ctx, s); err != nil {
 			return err
 		}
 		return h.dropSnapshots(ctx, r, s)
@@ -152,10 +152,10 @@ func (h *Held) remove(ctx context.Context, o RemoveOptions) (Removal, error) {
 	if len(named) > 0 && !o.Snapshots && !trashed {
 		return Removal{}, tell(ErrInUse, "volume %s: in use: it has snapshots: %s; remove them first, or with it by --snapshots", h.Root().Name, strings.Join(named, ", "))
 	}
-	if err := h.endPins(ctx, all...); err != nil {
+	if err := h.registered(ctx, all...); err != nil {
 		return Removal{}, err
 	}
-	if err := h.registered(ctx, all...); err != nil {
+	if err := h.endPins(ctx, all...); err != nil {
 		return Removal{}, err
 	}
 	if o.Trash > 0 && !trashed {
