@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -96,7 +97,14 @@ func (s *session) resize(ctx context.Context, name string, size control.NewSize)
 	}
 	r.Volume, err = viaHolder(ctx, s,
 		func(ctx context.Context) (control.Volume, error) { return s.Resize(ctx, name, size) },
-		func(ctx context.Context, c *control.Client) (control.Volume, error) { return c.Resize(ctx, name, size) })
+		func(ctx context.Context, c *control.Client) (control.Volume, error) {
+			v, err := c.Resize(ctx, name, size)
+			if errors.Is(err, control.ErrGone) && size.By {
+				// The holder may have done it before it ended: it is not to be done twice.
+				size = control.NewSize{Size: before.Size + size.Size, Shrink: size.Shrink}
+			}
+			return v, err
+		})
 	if err != nil || r.Size >= before.Size {
 		return r, err
 	}

@@ -1,10 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+
+	"skerry/drivers"
+	"skerry/drivers/local"
+	"skerry/locking"
+	"skerry/volume/catalog"
 )
 
 func TestResize(t *testing.T) {
@@ -68,6 +77,54 @@ func TestResizeOfAServedVolume(t *testing.T) {
 	c.close()
 	s.stop()
 	w.has("vm1", append(slices.Concat(data, make([]byte, 7*mib-3)), "end"...))
+}
+
+// TestResizeByIsNotDoneTwice: the holder dies when it has made the volume larger, before it can say so.
+func TestResizeByIsNotDoneTwice(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", noise(5*mib, 4))
+	id, err := locking.LocalIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Socket = w.path("holder")
+	backend, err := local.Open(w.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := drivers.NewEngine(backend, drivers.Options{})
+	pool, err := catalog.Open(t.Context(), engine, catalog.Options{Identity: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := pool.OpenVolume(t.Context(), "vm1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", id.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/process", func(rw http.ResponseWriter, _ *http.Request) { rw.Write([]byte("{}")) })
+	mux.HandleFunc("POST /v1/volumes/vm1/size", func(http.ResponseWriter, *http.Request) {
+		_, err := pool.Resize(context.Background(), "vm1", catalog.ResizeOptions{Size: 7 * mib, By: true})
+		if err := errors.Join(err, dev.Close(context.Background()), pool.Close(context.Background()), engine.Close()); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler) // cuts the connection
+	})
+	server := http.Server{Handler: mux}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	var r resized
+	if err := json.Unmarshal([]byte(w.ok("resize", "vm1", "+7M", "--json")), &r); err != nil || r.Size != 12*mib {
+		t.Errorf("the volume has %d bytes, want %d: %v", r.Size, 12*mib, err)
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
 }
 
 func TestFlatten(t *testing.T) {
