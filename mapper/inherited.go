@@ -18,6 +18,9 @@ func (m *Map) PageCount() uint64 { return uint64(len(m.table())) }
 // Inherited appends to list the chunks of one page, in ascending order, that show data in objects of other owners than the volume. What is
 // such data never grows.
 func (m *Map) Inherited(ctx context.Context, number uint64, list []Inherited) ([]Inherited, error) {
+	if m.absent(number) {
+		return list, nil
+	}
 	p, err := m.lock(ctx, number)
 	if err != nil {
 		return list, err
@@ -30,6 +33,13 @@ func (m *Map) Inherited(ctx context.Context, number uint64, list []Inherited) ([
 		}
 	}
 	return list, nil
+}
+
+// absent reports whether a page was never stored and is not in memory: most of a huge volume, of which no pages are to be made.
+func (m *Map) absent(number uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refs[number].Serial == 0 && m.table()[number].Load() == nil
 }
 
 // inherited returns the number of blocks that lie in objects of other owners.

@@ -190,3 +190,18 @@ func BenchmarkLoadPage(b *testing.B) {
 		}
 	}
 }
+
+// TestInheritedOfAnEmptyMapMakesNoPages: a huge volume has a million pages, nearly all of zeros.
+func TestInheritedOfAnEmptyMapMakesNoPages(t *testing.T) {
+	geom, err := chunk.NewGeometry(chunk.DefaultSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := chunk.NewVolumeID()
+	m := New(nil, id, geom, MaxVolumeSize, []chunk.VolumeID{id}, nil, 0, 1<<20)
+	for n := range m.PageCount() {
+		if list, err := m.Inherited(t.Context(), n, nil); err != nil || len(list) > 0 || m.table()[n].Load() != nil {
+			t.Fatalf("page %d: %v, %v", n, list, err)
+		}
+	}
+}
