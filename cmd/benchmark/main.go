@@ -43,7 +43,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f := flag.NewFlagSet("benchmark", flag.ContinueOnError)
 	f.SetOutput(errs)
 	f.StringVar(&o.program, "skerry", "bin/skerry", "the program that is measured")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "where the disks lie while it runs; it needs 12 times -size")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "where the disks lie while it runs; it needs 18 times -size")
 	f.StringVar(&o.out, "out", "", "directory whose benchmarks.md and benchmarks/*.svg are written; without it only tables are printed")
 	f.StringVar(&o.results, "results", "", "file for the results as JSON; with -out it is benchmarks/results.json there")
 	f.BoolVar(&o.render, "render", false, "do not measure: make documents of the results that are there")

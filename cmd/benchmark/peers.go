@@ -40,13 +40,13 @@ type peer struct {
 // peers returns all peers that are servers, skerry first.
 func peers() []peer {
 	return []peer{
-		{skerry, []disk{full, sparse, clone}, "skerry serve, a pool on the same file system, chunks of 4 MiB", makeVolume, serveVolume},
-		{nbdkit, []disk{full, sparse}, "nbdkit file, its default of 16 threads", makeRaw("nbdkit"), serveNbdkit},
-		{qemuRaw, []disk{full, sparse}, "qemu-nbd --format raw " + qemuCache, makeRaw("qemu"), serveQemu("raw", "qemu")},
-		{qemuQcow2, []disk{full, sparse}, "qemu-nbd --format qcow2 " + qemuCache, makeQcow2, serveQemu("qcow2", "qcow2")},
+		{skerry, []disk{full, imported, sparse, clone}, "skerry serve, a pool on the same file system, chunks of 4 MiB", makeVolume, serveVolume},
+		{nbdkit, []disk{full, imported, sparse}, "nbdkit file, its default of 16 threads", makeRaw("nbdkit"), serveNbdkit},
+		{qemuRaw, []disk{full, imported, sparse}, "qemu-nbd --format raw " + qemuCache, makeRaw("qemu"), serveQemu("raw", "qemu")},
+		{qemuQcow2, []disk{full, imported, sparse}, "qemu-nbd --format qcow2 " + qemuCache, makeQcow2, serveQemu("qcow2", "qcow2")},
 		{overlayRaw, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is raw, " + qemuCache, makeBase("raw"), serveOverlay("raw")},
 		{overlayQcow2, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is qcow2, " + qemuCache, makeBase("qcow2"), serveOverlay("qcow2")},
-		{plainFile, []disk{full, sparse}, "pread and pwrite in the measuring process, one thread for each processor (one with flushes), fdatasync", makeRaw("plain"), openPlain},
+		{plainFile, []disk{full, imported, sparse}, "pread and pwrite in the measuring process, one thread for each processor (one with flushes), fdatasync", makeRaw("plain"), openPlain},
 		{nullOurs, []disk{none}, "the NBD server of skerry before a device that does nothing", makeNothing, serveNull},
 		{nullNbdkit, []disk{none}, "nbdkit null", makeNothing, serveNbdkitNull},
 	}
@@ -94,8 +94,8 @@ func makeVolume(ctx context.Context, b *bed, d disk) error {
 	}
 	var err error
 	switch d {
-	case full:
-		_, err = b.skerry(ctx, "import", "-q", b.source(), "full")
+	case full, imported:
+		_, err = b.skerry(ctx, "import", "-q", b.source(), string(d))
 	case sparse:
 		_, err = b.skerry(ctx, "create", "-q", "sparse", "--size", strconv.FormatInt(b.size, 10))
 	case clone:
@@ -141,7 +141,7 @@ func serveVolume(ctx context.Context, b *bed, d disk, n int) (*server, error) {
 func makeRaw(of string) func(context.Context, *bed, disk) error {
 	return func(ctx context.Context, b *bed, d disk) error {
 		path := b.path(of + "-" + string(d) + ".raw")
-		if d == full {
+		if d.filled() {
 			_, err := b.run(ctx, "cp", "--reflink=never", "--sparse=never", b.source(), path)
 			return err
 		}
@@ -155,7 +155,7 @@ func makeRaw(of string) func(context.Context, *bed, disk) error {
 
 func makeQcow2(ctx context.Context, b *bed, d disk) (err error) {
 	path := b.path("qcow2-" + string(d) + ".qcow2")
-	if d == full {
+	if d.filled() {
 		_, err = b.run(ctx, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", b.source(), path)
 	} else {
 		_, err = b.run(ctx, "qemu-img", "create", "-q", "-f", "qcow2", path, strconv.FormatInt(b.size, 10))

@@ -9,11 +9,15 @@ type disk string
 
 // The disks.
 const (
-	full   disk = "full"   // all blocks hold random data
-	sparse disk = "sparse" // nothing was ever written
-	clone  disk = "clone"  // made anew for each measurement: nothing of its own yet, over a full one
-	none   disk = "none"   // a server without storage
+	full     disk = "full"     // all blocks hold random data, written in blocks of 4 KiB
+	imported disk = "imported" // all blocks hold random data, as the program that made the disk wrote them
+	sparse   disk = "sparse"   // nothing was ever written
+	clone    disk = "clone"    // made anew for each measurement: nothing of its own yet, over a full one
+	none     disk = "none"     // a server without storage
 )
+
+// filled reports whether a disk begins with data in all its blocks.
+func (d disk) filled() bool { return d == full || d == imported }
 
 // row is one kind of work.
 type row struct {
@@ -33,6 +37,7 @@ func groups() []group {
 		{"random-write", "Random writes of 4 KiB", ""},
 		{"large", "64 KiB and 1 MiB", ""},
 		{"flush", "Writes that are flushed", "The writes are in flight together; when all have ended, one flush follows; then the next ones. Rates count writes."},
+		{"imported", "Disks as they were brought in", "The same work on disks as `skerry import`, `cp` and `qemu-img convert` leave them in the page cache."},
 		{"clone", "First writes to a fresh clone", "A clone, or overlay, is made anew for each measurement; every block is written once, in random order."},
 		{"other", "Mixed, sparse, several connections", ""},
 		{"import", "Bringing in an image", "The image is a raw file of random data in the page cache. skerry's import is durable when it returns."},
@@ -83,6 +88,9 @@ func rows() []row {
 		{"write-1m-4", "1 MiB sequential write, depth 4", "large", rate, full, sequential(work(writes, m, 4)), false},
 		{"flush-8", "8 random 4 KiB writes + flush", "flush", iops, full, flushed(work(writes, 4*k, 8), 8), false},
 		{"flush-64", "64 random 4 KiB writes + flush", "flush", iops, full, flushed(work(writes, 4*k, 64), 64), false},
+		{"imported-write-4k-16", "4 KiB random write to an imported disk, depth 16", "imported", iops, imported, work(writes, 4*k, 16), false},
+		{"imported-flush-8", "8 random 4 KiB writes + flush, imported disk", "imported", iops, imported, flushed(work(writes, 4*k, 8), 8), false},
+		{"imported-flush-64", "64 random 4 KiB writes + flush, imported disk", "imported", iops, imported, flushed(work(writes, 4*k, 64), 64), false},
 		{"clone-4k-16", "first 4 KiB random writes to a fresh clone, depth 16", "clone", iops, clone, shuffled(work(writes, 4*k, 16)), false},
 		{"sparse-64k-16", "64 KiB random read of holes, depth 16", "other", rate, sparse, work(reads, 64*k, 16), false},
 		{"read-4k-4x16", "4 KiB random read, 4 connections with depth 16", "other", iops, full, connections(work(reads, 4*k, 16), 4), false},
