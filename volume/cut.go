@@ -229,7 +229,11 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	mark := d.m.Mark()
 	d.gate.open()
 
-	r.owners, r.pages, err = d.store(ctx, state, capture)
+	parallel := syncParallel
+	if o.grow {
+		parallel = syncBehind
+	}
+	r.owners, r.pages, err = d.store(ctx, state, capture, parallel)
 	if err == nil && o.sole {
 		r.owners, err = soleOwner(r.owners, r.pages)
 	}
@@ -314,12 +318,12 @@ func soleOwner(owners []chunk.VolumeID, pages []mapper.PageRef) ([]chunk.VolumeI
 }
 
 // store syncs what a cut captured and writes the pages.
-func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capture) ([]chunk.VolumeID, []mapper.PageRef, error) {
+func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capture, parallel int) ([]chunk.VolumeID, []mapper.PageRef, error) {
 	names := make([]string, len(state.objects))
 	for i, o := range state.objects {
 		names[i] = chunk.DataName(d.id, o.Chunk, o.Serial)
 	}
-	if err := d.syncAll(ctx, d.back, names, state.fans); err != nil {
+	if err := d.syncAll(ctx, d.back, names, state.fans, parallel); err != nil {
 		if ctx.Err() != nil {
 			return nil, nil, err
 		}
@@ -337,7 +341,7 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := d.syncAll(ctx, d.back, pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}); err != nil {
+		if err := d.syncAll(ctx, d.back, pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}, parallel); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, err
 			}

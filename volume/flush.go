@@ -23,6 +23,7 @@ const (
 	scatteredFlush = 1024
 	shortRun       = 32 // blocks
 	syncParallel   = 16
+	syncBehind     = 2 // of cuts that nobody waits for, so that flushes meet few of them at the disk
 )
 
 // flusher lets one flush run at a time; those that arrive meanwhile share the next one.
@@ -238,7 +239,7 @@ func (d *Device) flushObjects(ctx context.Context, w *journal.Writer, objects []
 	for i, o := range objects {
 		names[i] = chunk.DataName(d.id, o.object.Chunk, o.object.Serial)
 	}
-	if err := d.syncAll(ctx, d.guest, names, fans); err != nil {
+	if err := d.syncAll(ctx, d.guest, names, fans, syncParallel); err != nil {
 		return 0, err
 	}
 	b := batches.Get().(*journal.Batch)
@@ -263,10 +264,10 @@ func (d *Device) flushObjects(ctx context.Context, w *journal.Writer, objects []
 	return w.Append(ctx, b)
 }
 
-// syncAll syncs objects, some at a time, and the groups with new ones.
-func (d *Device) syncAll(ctx context.Context, c drivers.Client, names []string, fans []fan) error {
+// syncAll syncs objects, so many at a time, and the groups with new ones.
+func (d *Device) syncAll(ctx context.Context, c drivers.Client, names []string, fans []fan, parallel int) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(syncParallel)
+	g.SetLimit(parallel)
 	for _, n := range names {
 		g.Go(func() error { return c.Sync(ctx, n) })
 	}

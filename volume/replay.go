@@ -105,7 +105,7 @@ func (d *Device) syncReplayed(ctx context.Context, named []journal.Object) error
 	for g := range groups {
 		fans = append(fans, fan{group: g})
 	}
-	return d.syncAll(ctx, d.meta, names, fans)
+	return d.syncAll(ctx, d.meta, names, fans, syncParallel)
 }
 
 // storeReplayed stores the map and a root that needs no journal.
