@@ -184,7 +184,7 @@ func (h *history) change(p *process, rng *rand.Rand, changes int) {
 	p.t.Helper()
 	d := p.open(h.name)
 	for range changes {
-		n := 512 * (1 + rng.IntN(60))
+		n := min(512*(1+rng.IntN(60)), len(h.now))
 		off := 512 * rng.IntN((len(h.now)-n)/512+1)
 		switch rng.IntN(5) {
 		case 0:
