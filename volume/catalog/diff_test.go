@@ -192,6 +192,37 @@ func TestDiffOfAnOpenVolumeLeavesNoSnapshot(t *testing.T) {
 	p.close(d)
 }
 
+// TestDiffOfAPartOfABlock: the last block of a volume, though it is no whole one, comes up only if it changed.
+func TestDiffOfAPartOfABlock(t *testing.T) {
+	_, p := newPool(t)
+	p.create("vm1", 5*4096+512)
+	p.write("vm1", 4*4096, 4096+512, 1)
+	p.snapshot("vm1@a")
+	p.write("vm1", 0, 512, 1)
+	p.snapshot("vm1@b")
+	if got := p.diff("vm1@a", "vm1@b", catalog.DiffOptions{}); got != "data 0+4096 " {
+		t.Errorf("changed: %s", got)
+	}
+	if got := p.diff("vm1@a", "vm1@a", catalog.DiffOptions{}); got != "" {
+		t.Errorf("changed in itself: %s", got)
+	}
+	p.write("vm1", 5*4096, 512, 1) // with what is there
+	p.snapshot("vm1@c")
+	if got := p.diff("vm1@b", "vm1@c", catalog.DiffOptions{}); got != "data 20480+512 " {
+		t.Errorf("written: %s", got)
+	}
+	if got := p.diff("vm1@b", "vm1@c", catalog.DiffOptions{Exact: true}); got != "" {
+		t.Errorf("changed exactly: %s", got)
+	}
+	if _, err := p.Resize(t.Context(), "vm1", catalog.ResizeOptions{Size: 4096 + 512, Shrink: true}); err != nil {
+		t.Fatal(err)
+	}
+	p.snapshot("vm1@d")
+	if got := p.diff("vm1@c", "vm1@d", catalog.DiffOptions{Exact: true}); got != "" {
+		t.Errorf("changed by making it smaller: %s", got)
+	}
+}
+
 func TestDiffErrors(t *testing.T) {
 	_, p := newPool(t)
 	p.create("a", 64*mib)
@@ -352,8 +383,9 @@ func checkDiff(t *testing.T, what string, was, is []byte, extents []volume.Exten
 			return
 		}
 	}
-	for b := 0; exact && b+chunk.BlockSize <= common; b += chunk.BlockSize {
-		if told[b] && bytes.Equal(was[b:b+chunk.BlockSize], is[b:b+chunk.BlockSize]) {
+	for b := 0; exact && b < common; b += chunk.BlockSize {
+		end := min(b+chunk.BlockSize, len(is)) // the last block may be a part of one
+		if told[b] && end <= common && bytes.Equal(was[b:end], is[b:end]) {
 			t.Errorf("%s: block at %d is told and does not differ", what, b)
 			return
 		}
