@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,8 +55,10 @@ skerry import --onto. It can be compressed with zstd.`,
 				return a.exportFrom(cmd, r, from, args[1], compress, force)
 			}
 			o := transfer.ExportOptions{Force: force, Format: transfer.Format(format), Compress: transfer.Compression(compress)}
-			if o.Format == transfer.Auto && strings.HasSuffix(args[1], ".qcow2") {
-				o.Format = transfer.Qcow2
+			if o.Format == transfer.Auto {
+				if o.Format, err = formatOf(args[1]); err != nil {
+					return usage("export %s: %w", r, err)
+				}
 			}
 			if compress == "none" {
 				o.Compress = transfer.Uncompressed
@@ -70,6 +74,19 @@ skerry import --onto. It can be compressed with zstd.`,
 	c.Flags().StringVar(&from, "from", "", "only what changed since the snapshot `@SNAP`")
 	c.Flags().BoolVarP(&force, "force", "f", false, "replace a file, overwrite a block device")
 	return c
+}
+
+// formatOf returns the format that the suffix of an image's name says. A raw image under a name that promises another format would fool whoever opens it.
+func formatOf(name string) (transfer.Format, error) {
+	switch suffix := strings.ToLower(filepath.Ext(name)); suffix {
+	case ".qcow2":
+		return transfer.Qcow2, nil
+	case ".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".qed", ".qcow":
+		return "", fmt.Errorf("%s is not written; export it as qcow2 and convert that with qemu-img convert, or say --format raw", suffix)
+	case ".gz", ".zst", ".xz", ".bz2", ".lz4":
+		return "", fmt.Errorf("%s is not written; export to - and pack that, use --compress with qcow2, or say --format raw", suffix)
+	}
+	return transfer.Auto, nil
 }
 
 func (a *app) export(ctx context.Context, r catalog.Ref, file string, o transfer.ExportOptions) error {

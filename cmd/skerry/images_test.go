@@ -86,6 +86,38 @@ func TestImportedImagesThatArePackedOrHaveBackingFiles(t *testing.T) {
 	w.ok("check")
 }
 
+// TestFilesThatAreNoImages: what is no image is refused with words that help, and so is a name that promises another format.
+func TestFilesThatAreNoImages(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", noise(mib, 1))
+	for name, head := range map[string]string{
+		"lz4": "\x04\x22\x4d\x18", "zip": "PK\x03\x04", "7z": "7z\xbc\xaf\x27\x1c", "ova": strings.Repeat("x", 257) + "ustar", "empty": "",
+	} {
+		if err := os.WriteFile(w.path(name), []byte(head), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(w.path("dir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.script(`
+		1 import lz4 new                    | lz4 -dc
+		1 import zip new                    | unzip -p
+		1 import 7z new                     | 7z x -so
+		1 import ova new                    | tar -xf
+		1 import empty new                  | skerry create
+		1 import /dev/null new              | skerry create
+		1 import dir new                    | name a file
+		10 info new
+		import lz4 new --format raw
+		1 export vm1 dir                    | name a file
+		2 export vm1 vm1.vmdk               | qemu-img convert
+		2 export vm1 vm1.raw.zst            | --format raw
+		export vm1 vm1.vmdk --format raw
+		1 doctor lz4                        | name a directory
+		1 ls --pool rados:///vms            | file:///path`)
+}
+
 // No space for an image says nothing of the pool.
 func TestFullPlaceOfAnImage(t *testing.T) {
 	w := newPool(t)

@@ -124,7 +124,7 @@ func (c *chain) add(ctx context.Context, path string, format Format) (*qcow2Laye
 		}
 		content = solid{f}
 	default:
-		return nil, fmt.Errorf("is neither a file nor a block device: %w", ErrFormat)
+		return nil, fmt.Errorf("is neither a file nor a block device; copy it to a file: %w", ErrFormat)
 	}
 	return c.layer(ctx, f, size, content, format)
 }

@@ -83,10 +83,10 @@ func readDeltaHeader(r io.Reader) (h DeltaHeader, flags byte, stored []byte, err
 		return h, 0, nil, err
 	}
 	if string(b[:4]) != deltaMagic {
-		return h, 0, nil, fmt.Errorf("no delta: it begins with %q: %w", b[:4], ErrFormat)
+		return h, 0, nil, fmt.Errorf("no delta: it begins with %q; want what skerry export --from wrote: %w", b[:4], ErrFormat)
 	}
 	if v := binary.LittleEndian.Uint16(b[4:]); v != deltaVersion {
-		return h, 0, nil, fmt.Errorf("delta of version %d: want %d: %w", v, deltaVersion, ErrFormat)
+		return h, 0, nil, fmt.Errorf("delta of version %d, want %d; another version of skerry reads it: %w", v, deltaVersion, ErrFormat)
 	}
 	flags = b[6]
 	h.FromSize, h.ToSize = int64(binary.LittleEndian.Uint64(b[7:])), int64(binary.LittleEndian.Uint64(b[15:]))

@@ -97,7 +97,7 @@ func writeFile(ctx context.Context, path string, force bool, out output) (Progre
 	case err != nil:
 		return Progress{}, err
 	case st.IsDir():
-		return Progress{}, errors.New("is a directory")
+		return Progress{}, unix.EISDIR
 	case st.Mode().IsRegular() && !force:
 		return Progress{}, fmt.Errorf("%w; replace it with --force", os.ErrExist)
 	case st.Mode().IsRegular():
@@ -228,7 +228,7 @@ func fillDevice(ctx context.Context, dev Origin, f *os.File, o ExportOptions) (P
 		return Progress{}, err
 	}
 	if size < dev.Size() {
-		return Progress{}, fmt.Errorf("device of %d bytes is too small for %d", size, dev.Size())
+		return Progress{}, fmt.Errorf("device of %d bytes is too small for %d: %w", size, dev.Size(), ErrSpace)
 	}
 	p, err := exportRandom(ctx, dev, f, o.Options, func(off, n int64) error { return zeroRange(f, off, n) })
 	if err != nil {

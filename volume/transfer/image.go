@@ -20,6 +20,7 @@ var (
 	ErrShort    = errors.New("image ends too early")
 	ErrChanged  = errors.New("image was changed while it was read")
 	ErrTooLarge = errors.New("image is too large")
+	ErrEmpty    = errors.New("image is empty")
 	// ErrMoved says that a volume that is still copied from an image finds another there.
 	ErrMoved = errors.New("is not the image any more that the volume was bound to")
 	// ErrSpace says that there is no space where an image is written: not in the pool.
@@ -140,7 +141,7 @@ func openImage(ctx context.Context, f *os.File, path string, o OpenOptions) (*Im
 		img.verify = append(img.verify, func() error { return unchanged(f, st) })
 		return img, nil
 	case mode.IsDir():
-		return nil, fmt.Errorf("open %s: is a directory: %w", f.Name(), ErrFormat)
+		return nil, fmt.Errorf("open %s: %w", f.Name(), unix.EISDIR)
 	case isBlockDevice(mode):
 		size, err := f.Seek(0, io.SeekEnd)
 		if err != nil {
@@ -171,7 +172,7 @@ type opening struct {
 // random opens an image of size bytes that can be read by position.
 func (o opening) random(ctx context.Context, f io.ReaderAt, size int64, content source) (*Image, error) {
 	if size == 0 {
-		return nil, errors.New("image is empty")
+		return nil, ErrEmpty
 	}
 	head, err := readUpTo(f, size, sniffLength)
 	if err != nil {
@@ -223,7 +224,7 @@ func (o opening) pipe(ctx context.Context, f *os.File) (*Image, error) {
 		return nil, err
 	}
 	if len(p.head) == 0 {
-		return nil, errors.New("image is empty")
+		return nil, ErrEmpty
 	}
 	format, packed, err := recognise(p.head, o.Format)
 	if err != nil {
@@ -276,8 +277,9 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 		return Raw, "", nil
 	case Qcow2, Auto:
 	default:
-		return "", "", fmt.Errorf("%q: want raw or qcow2: %w", want, ErrFormat)
+		return "", "", fmt.Errorf("format %q: want raw or qcow2: %w", want, ErrFormat)
 	}
+	const unpackInto = "unpack it into: skerry import - (%s -dc)"
 	const convert = "convert it with: qemu-img convert -f %s -O qcow2 FILE NEW.qcow2"
 	if bytes.HasPrefix(head, []byte(qcow2Magic)) {
 		if bytes.HasPrefix(head[4:], []byte{0, 0, 0, 1}) { // the format before qcow2
@@ -291,7 +293,7 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 		}
 	}
 	if want == Qcow2 {
-		return "", "", fmt.Errorf("no qcow2 image: it begins with %q: %w", head[:min(4, len(head))], ErrFormat)
+		return "", "", fmt.Errorf("no qcow2 image: it begins with %q; without --format it is recognised: %w", head[:min(4, len(head))], ErrFormat)
 	}
 	for _, k := range []struct {
 		magic, name, advice string
@@ -307,7 +309,11 @@ func recognise(head []byte, want Format) (Format, packing, error) {
 		{"WithoutFreeSpace", "parallels", convert, 0},
 		{"WithouFreSpacExt", "parallels", convert, 0},
 		{deltaMagic, "delta", "apply the %s with: skerry import FILE --onto NAME", 0},
-		{"BZh", "bzip2", "unpack it into: skerry import - (%s -dc)", 0},
+		{"BZh", "bzip2", unpackInto, 0},
+		{"\x04\x22\x4d\x18", "lz4", unpackInto, 0},
+		{"PK\x03\x04", "zip", "import what is in it: un%s -p FILE | skerry import -", 0},
+		{"7z\xbc\xaf\x27\x1c", "7z", "import what is in it: %s x -so FILE | skerry import -", 0},
+		{"ustar", "tar", "an archive, as OVA files are too: take the disk out of it (%s -xf FILE) and import that", 257},
 	} {
 		if len(head) >= k.at && bytes.HasPrefix(head[k.at:], []byte(k.magic)) {
 			return "", "", foreign(k.name, fmt.Sprintf(k.advice, k.name))

@@ -83,7 +83,7 @@ func readQcow2Header(r io.ReaderAt, fileSize int64) (qcow2Header, error) {
 	be := binary.BigEndian
 	h := qcow2Header{version: be.Uint32(b[4:]), clusterBits: uint(be.Uint32(b[20:]))}
 	if h.version != 2 && h.version != 3 {
-		return qcow2Header{}, fmt.Errorf("qcow2 header: version %d, want 2 or 3: %w", h.version, ErrFormat)
+		return qcow2Header{}, fmt.Errorf("qcow2 header: version %d, want 2 or 3; convert it with qemu-img convert: %w", h.version, ErrFormat)
 	}
 	if h.clusterBits < qcow2MinClusterBits || h.clusterBits > qcow2MaxClusterBits {
 		return bad("clusters of 2^%d bytes", h.clusterBits)
@@ -132,9 +132,9 @@ func (h *qcow2Header) readFeatures(b []byte, length int) error {
 	case features&qcow2ExternalData != 0:
 		return fmt.Errorf("the data is in an external file; convert it with qemu-img convert: %w", ErrFormat)
 	case features&^uint64(qcow2Known) != 0:
-		return fmt.Errorf("unknown features %#x: %w", features, ErrFormat)
+		return fmt.Errorf("unknown features %#x; convert it with qemu-img convert: %w", features, ErrFormat)
 	case h.compression > qcow2Zstd:
-		return fmt.Errorf("unknown compression type %d: %w", h.compression, ErrFormat)
+		return fmt.Errorf("unknown compression type %d; convert it with qemu-img convert: %w", h.compression, ErrFormat)
 	case (features&qcow2Compression != 0) != (h.compression != qcow2Zlib):
 		return fmt.Errorf("compression type %d with features %#x: %w", h.compression, features, ErrDamaged)
 	case be.Uint32(b[96:]) > 6:

@@ -43,7 +43,7 @@ func unpack(p packing, r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, badPacking(p, err)
 		}
-		return &unpacked{p, z, z.Close}, nil
+		return &unpacked{p, z, func() error { _ = z.Close(); return nil }}, nil // it says again what a read has said
 	case packedZstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdMaxWindow), zstd.WithDecoderLowmem(true))
 		if err != nil {
@@ -94,7 +94,7 @@ func (o opening) unpack(ctx context.Context, p packing, first, whole opener, aga
 		return nil, err
 	}
 	if len(head) == 0 {
-		return nil, fmt.Errorf("%s: image is empty", p)
+		return nil, fmt.Errorf("%s: %w", p, ErrEmpty)
 	}
 	format, twice, err := recognise(head, o.Format)
 	switch {

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// ErrPoolURL says that a pool is not named as it has to be; the error says how.
+var ErrPoolURL = errors.New("cannot be a pool")
+
 // ErrUnknownPool says that no pool of that name is configured.
 var ErrUnknownPool = errors.New("no such pool is configured")
 
@@ -117,9 +120,9 @@ func parseURL(s string) (Pool, error) {
 	switch u.Scheme {
 	case "file":
 	case "nfs", "rados":
-		return Pool{}, fmt.Errorf("%q: pools of the kind %s are not supported by this version; use file:///path", s, u.Scheme)
+		return Pool{}, fmt.Errorf("%q: pools of the kind %s are not supported by this version; use file:///path: %w", s, u.Scheme, ErrPoolURL)
 	default:
-		return Pool{}, fmt.Errorf("%q: want file:///path or an absolute path", s)
+		return Pool{}, fmt.Errorf("%q: want file:///path or an absolute path: %w", s, ErrPoolURL)
 	}
 	if u.Host != "" && u.Host != "localhost" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) {
 		return Pool{}, fmt.Errorf("%q: want file:///path, with three slashes and nothing behind the path", s)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -80,7 +81,7 @@ func Examine(ctx context.Context, dir string, o Options) (r Report, err error) {
 		return r, err
 	}
 	if !st.IsDir() {
-		return r, fmt.Errorf("%s is no directory", dir)
+		return r, fmt.Errorf("%s: %w", dir, syscall.ENOTDIR)
 	}
 	if o.Syncs == 0 {
 		o.Syncs = 64

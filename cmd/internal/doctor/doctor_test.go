@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -162,7 +163,7 @@ func TestWhatIsNoDirectory(t *testing.T) {
 	if _, err := Examine(t.Context(), filepath.Join(t.TempDir(), "none"), Options{}); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
-	if _, err := Examine(t.Context(), "/dev/null", Options{}); err == nil || !strings.Contains(err.Error(), "no directory") {
+	if _, err := Examine(t.Context(), "/dev/null", Options{}); !errors.Is(err, syscall.ENOTDIR) {
 		t.Error(err)
 	}
 	r := examine(t, "/proc", Options{})

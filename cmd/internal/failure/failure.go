@@ -86,6 +86,7 @@ func classes() []Class {
 		{"wrong_data", ExitDamaged, "the server that was measured returns wrong data: do not use it for anything that matters", []error{load.ErrMismatch}},
 		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc; skerry du shows what takes the space", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{"no_pool", ExitNotFound, says, []error{catalog.ErrNoPool}},
+		{"pool_url", ExitError, says, []error{config.ErrPoolURL}},
 		{"unknown_pool", ExitNotFound, says, []error{config.ErrUnknownPool}},
 		{"pool_exists", ExitExists, "use it as it is: init --if-missing is content with that", []error{catalog.ErrPoolExists}},
 		{"in_use", ExitInUse, says, []error{catalog.ErrInUse}},
@@ -101,13 +102,19 @@ func classes() []Class {
 		{"permission", ExitError, "see who owns the files of the pool, or of the image; --pool names another pool", []error{fs.ErrPermission}},
 		{"storage_read_only", ExitError, "make the storage writable; until then the pool can be looked at, and snapshots exported and served", []error{drivers.ErrReadOnly, syscall.EROFS}},
 		{"out_of_range", ExitError, "see how large the volume is with: skerry info", []error{volume.ErrOutOfRange}},
-		{"format", ExitError, "images that are not read as they are can be converted with: qemu-img convert -O raw", []error{transfer.ErrFormat}},
+		{"format", ExitError, says, []error{transfer.ErrFormat}},
+		{"image_empty", ExitError, "an empty volume is made with: skerry create", []error{transfer.ErrEmpty}},
 		{"image_too_large", ExitError, "give a larger --size", []error{transfer.ErrTooLarge}},
 		{"argument", ExitUsage, "see the command's --help", []error{drivers.ErrInvalid}}, // a name or a size that cannot be
 		{"invalid", ExitError, "this is an error of the program: tell its authors, with the output of --verbose", []error{volume.ErrInvalid}},
 		{"interrupted", ExitInterrupted, "do it again when it suits: nothing half done shows", []error{context.Canceled}},
 		{"late", ExitUnavailable, "try again; see that the pool's storage answers (skerry doctor DIR)", []error{context.DeadlineExceeded}},
 		{"no_file", ExitError, "see that the path is right", []error{fs.ErrNotExist}},
+		{"directory", ExitError, "name a file, for example one in it", []error{syscall.EISDIR}},
+		{"no_directory", ExitError, "name a directory", []error{syscall.ENOTDIR}},
+		{"address_in_use", ExitError, "another server listens there: end it, or choose another address", []error{syscall.EADDRINUSE}},
+		{"no_server", ExitUnavailable, "see that the server runs and listens there", []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE}},
+		{"files", ExitError, "raise the limit of open files: ulimit -n", []error{syscall.EMFILE, syscall.ENFILE}},
 		{"io", ExitError, "the storage or the file failed: see the kernel's log (dmesg), and skerry check for what it hit", []error{syscall.EIO}},
 	}
 }
@@ -121,7 +128,7 @@ func Of(err error) Class {
 			}
 		}
 	}
-	return Class{Code: "error", Exit: ExitError, Next: "see what happened with --verbose"}
+	return Class{Code: "error", Exit: ExitError, Next: "--verbose tells what was done before that"}
 }
 
 // Remote is an error that another process met. It keeps its class.
