@@ -38,6 +38,9 @@ demo: ## a volume's life from import to rollback, on this machine, in a minute
 deps: ## install the Debian packages that the tests need
 	@scripts/deps.sh
 
+# Images for lazy imports must lie on a disk, which /tmp need not be.
+test race check: export TMPDIR ?= /var/tmp
+
 test: deps ## all tests, as CI runs them
 	@scripts/vm/image.sh
 	@status=0; \

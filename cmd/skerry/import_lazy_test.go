@@ -157,6 +157,25 @@ func TestLazyImportOfAnImageThatChanges(t *testing.T) {
 	w.ok("check")
 }
 
+// TestLazyImportFromMemoryIsRefused: there a store to a mapping need not change any time of the file.
+func TestLazyImportFromMemoryIsRefused(t *testing.T) {
+	w := newPool(t)
+	f, err := os.CreateTemp("/dev/shm", "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := f.Truncate(mib); err != nil {
+		t.Fatal(err)
+	}
+	w.fails(1, f.Name()+" tmpfs without --lazy", "import", "--lazy", f.Name(), "vm1")
+	w.ok("import", f.Name(), "vm1")
+}
+
 // mountReflinks mounts a new file system that can share blocks, and returns where.
 func mountReflinks(t *testing.T, dir string) string {
 	t.Helper()

@@ -30,8 +30,12 @@ var foreignSystems = map[int64]string{
 	unix.CODA_SUPER_MAGIC: "Coda", unix.NCP_SUPER_MAGIC: "NCP", unix.FUSE_SUPER_MAGIC: "FUSE", 0x01161970: "GFS2", 0x7461636f: "OCFS2", 0x0bd00bd0: "Lustre",
 }
 
-// vagueSystems are file systems that do not store when an inode was changed: after a while that is the time of the last write, which programs can set.
-var vagueSystems = map[int64]string{unix.MSDOS_SUPER_MAGIC: "FAT", unix.EXFAT_SUPER_MAGIC: "exFAT"}
+// vagueSystems are file systems whose times do not tell each change. FAT does not store when an inode was changed: after a while that is the time of the
+// last write, which programs can set. File systems in memory do not learn of what is written through a mapping, and lose the file with the machine.
+var vagueSystems = map[int64]string{
+	unix.MSDOS_SUPER_MAGIC: "FAT", unix.EXFAT_SUPER_MAGIC: "exFAT",
+	unix.TMPFS_MAGIC: "tmpfs", unix.RAMFS_MAGIC: "ramfs", unix.HUGETLBFS_MAGIC: "hugetlbfs",
+}
 
 // bind binds to an open file, which is made durable first: from then on every change of it changes its times.
 func bind(ctx context.Context, f *os.File) (*binding, error) {
