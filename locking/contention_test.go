@@ -130,6 +130,47 @@ func TestTakeOverKeepsWhatTheDeadLeft(t *testing.T) {
 	}
 }
 
+// TestTakeOverSeesTheLastRootOfTheDead has the holder switch its root for the last time and end between any two calls of the next grant.
+func TestTakeOverSeesTheLastRootOfTheDead(t *testing.T) {
+	for _, release := range []bool{true, false} {
+		for k, ended := int64(1), true; ended; k++ {
+			b := newStorage()
+			p, q := start(t, b), start(t, b)
+			id := p.volume()
+			l := p.acquire(id)
+			change := func(r *mapper.Root) { r.Name = "vm2" }
+			var once sync.Once
+			ended = false
+			first := q.faults.Calls()
+			q.faults.SetHook(func(c faulty.Call) faulty.Action {
+				if c.N >= first+k {
+					once.Do(func() {
+						ended = true
+						err := l.Switch(t.Context(), change)
+						if release {
+							err = errors.Join(err, l.Release(t.Context(), nil))
+						}
+						if err := errors.Join(err, p.Close(t.Context())); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				return faulty.Action{}
+			})
+			got, err := q.Acquire(t.Context(), id)
+			if errors.Is(err, locking.ErrHeld) && !ended {
+				break
+			}
+			if err != nil {
+				t.Fatalf("call %d: %v", k, err)
+			}
+			if name := got.Root().Name; name != "vm2" {
+				t.Fatalf("call %d, released %v: the last change of the root is lost: it is %s", k, release, name)
+			}
+		}
+	}
+}
+
 // TestErrorAtEveryCallOfAGrant fails call k of Acquire, in each way: it must say so, or hold.
 func TestErrorAtEveryCallOfAGrant(t *testing.T) {
 	unavailable := fmt.Errorf("%w: no answer", drivers.ErrUnavailable)

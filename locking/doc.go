@@ -7,7 +7,8 @@
 // Every process that holds volumes is an [Instance] with a random nonce and a file of that name in the pool,
 // which it keeps locked by the operating system. Its grants name it. As long as the lock is held nobody
 // takes its volumes; once it is free, or the file is gone, the process is dead and anybody may, at once. An instance file is made
-// before the first grant that names it, and is removed only by someone who holds its lock.
+// before the first grant that names it, and is removed only by someone who holds its lock. Whoever finds a holder dead reads the root once more:
+// the holder may have switched it between the first read and its end.
 //
 // # Outcomes
 //

@@ -98,6 +98,16 @@ func (i *Instance) grant(ctx context.Context, id chunk.VolumeID) (*Lease, error)
 		return nil, err
 	}
 	defer dead.Close() // nothing was written under this lock
+	if root.Held {
+		// The holder may have switched the root once more before it ended. Now it cannot any more.
+		last := root
+		if root, generations, err = inForce(ctx, i.client, id); err != nil {
+			return nil, err
+		}
+		if root.Generation != last.Generation || root.Nonce != last.Nonce {
+			return nil, nil // it was granted to another one, or made anew
+		}
+	}
 	next := i.granted(root, root.Generation+1)
 	if next.Generation == 0 {
 		return nil, errors.New("generations are used up")
