@@ -40,6 +40,7 @@ type checker struct {
 	client drivers.Client
 	family family
 	report CheckReport
+	seen   []chunk.Serial // snapshots of the volume that is being looked at
 }
 
 func (c *checker) found(kind Kind, volume, format string, args ...any) {
@@ -161,7 +162,14 @@ func (c *checker) volume(ctx context.Context, id chunk.VolumeID) error {
 			return fmt.Errorf("volume %v: %w", id, err)
 		}
 		if same(root, again) {
-			return nil
+			// A collection removes snapshots, then their objects, and leaves the root.
+			gone, err := c.gone(ctx, id, c.seen)
+			if err != nil {
+				return fmt.Errorf("volume %v: %w", id, err)
+			}
+			if !gone {
+				return nil
+			}
 		}
 		c.report = before
 		if look == looks {
@@ -179,8 +187,23 @@ func same(a, b *mapper.Root) bool {
 	return a.Generation == b.Generation && a.Sequence == b.Sequence && a.Nonce == b.Nonce
 }
 
+// gone reports whether one of these snapshots of a volume has been removed.
+func (c *checker) gone(ctx context.Context, id chunk.VolumeID, all []chunk.Serial) (bool, error) {
+	for _, serial := range all {
+		_, err := c.client.Stat(ctx, chunk.SerialName(id, chunk.Snapshots, serial))
+		if errors.Is(err, drivers.ErrNotFound) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 // look checks a volume as it is now, and returns the root that it saw.
 func (c *checker) look(ctx context.Context, id chunk.VolumeID) (*mapper.Root, error) {
+	c.seen = c.seen[:0]
 	root, err := c.p.Inspect(ctx, id)
 	switch {
 	case errors.Is(err, drivers.ErrNotFound):

@@ -141,6 +141,9 @@ func (s *survey) snapshots(ctx context.Context, w walker) error {
 	if err != nil {
 		return err
 	}
+	for _, snap := range all {
+		s.c.seen = append(s.c.seen, snap.Serial)
+	}
 	for _, serial := range slices.Sorted(maps.Keys(bad)) {
 		s.c.found(Damage, s.root.Name, "%v: skerry rm --damaged %s@%v gives that snapshot up; until then gc removes nothing of the volume", bad[serial], s.root.Name, serial)
 	}

@@ -34,6 +34,7 @@ type member struct {
 	reached  int64          // bytes of what it reaches
 	only     int64          // of these, what no other member reaches
 	pruned   map[chunk.Serial]bool
+	seen     []chunk.Serial // its snapshots
 }
 
 // stored are the objects of one volume.
@@ -115,6 +116,8 @@ func (f *clan) measure(ctx context.Context, ids []chunk.VolumeID) (changed bool,
 			v.usage.Err = err
 			again, err := f.m.c.p.Inspect(ctx, v.usage.ID)
 			changed = changed || err != nil || !same(v.root, again)
+			gone, err := f.m.c.gone(ctx, v.usage.ID, v.seen)
+			changed = changed || err != nil || gone
 		}
 	}
 	f.sum()

@@ -29,6 +29,7 @@ func (f *clan) walk(ctx context.Context, v *member) error {
 	maps := []layout{{v.root.Owners, v.root.Pages, v.root.Geometry}}
 	v.usage.States = []StateUsage{{Present: true, Size: v.root.Size}}
 	for _, s := range all {
+		v.seen = append(v.seen, s.Serial)
 		if !read[s.Serial] && f.prunable(v, s) {
 			v.pruned[s.Serial] = true
 			continue
