@@ -9,11 +9,11 @@ type disk string
 
 // The disks.
 const (
-	full     disk = "full"     // all blocks hold random data, written in blocks of 4 KiB
-	imported disk = "imported" // all blocks hold random data, as the program that made the disk wrote them
-	sparse   disk = "sparse"   // nothing was ever written
-	clone    disk = "clone"    // made anew for each measurement: nothing of its own yet, over a full one
-	none     disk = "none"     // a server without storage
+	full     disk = "full"        // all blocks hold random data, written in blocks of 4 KiB
+	imported disk = "as-imported" // all blocks hold random data, as the program that made the disk wrote them
+	sparse   disk = "sparse"      // nothing was ever written
+	clone    disk = "clone"       // made anew for each measurement: nothing of its own yet, over a full one
+	none     disk = "none"        // a server without storage
 )
 
 // filled reports whether a disk begins with data in all its blocks.
