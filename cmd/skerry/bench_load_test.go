@@ -53,7 +53,7 @@ func TestBenchWrongUsage(t *testing.T) {
 		2 bench nbd://127.0.0.1:1/x --rw reads                   | mixed:70
 		2 bench nbd://127.0.0.1:1/x --pattern up                 | shuffle
 		2 bench nbd://127.0.0.1:1/x --block 4KB                  | 4KB
-		1 bench nbd://127.0.0.1:1/x                              | connect nbd://127.0.0.1:1/x`)
+		14 bench nbd://127.0.0.1:1/x                             | connection refused`)
 	w.ok("create", "vm1", "--size", "1M")
 	uri := w.serve(1, "vm1", "--nbd", "unix:s").uri("vm1")
 	w.fails(2, "does not fit", "bench", uri, "--offset", "2M")
