@@ -156,8 +156,11 @@ func (w *world) sound(made string, done bool) {
 		w.run(nil, "rm", made) // an interrupted copy is kept
 	}
 	w.ok("gc", "-q")
-	if out := w.ok("check"); out != "" {
-		w.t.Errorf("check after gc: %s", out)
+	for line := range strings.Lines(w.ok("check")) {
+		// A copy that was interrupted before its target knew of it keeps its snapshot for ten minutes.
+		if done || !strings.HasPrefix(line, "pending: ") {
+			w.t.Errorf("check after gc: %s", line)
+		}
 	}
 	w.has("vm1", noise(mib, 1))
 	w.has("vm1@b", noise(mib, 1))
