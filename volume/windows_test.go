@@ -284,8 +284,9 @@ func runWindows(t *testing.T, rng *rand.Rand) {
 				fatal(step, "grow", w.dev.Resize(ctx, size))
 				if err != nil {
 					fatal(step, "after an error of resize", m.settle(v.read(t, w.dev)))
+				} else {
+					m.flushed() // it was a barrier; one that failed made nothing durable
 				}
-				m.flushed()
 			}
 		case op < 89:
 			arm(false)
