@@ -34,7 +34,7 @@ func (p *Pool) Pin(ctx context.Context, from Ref, keep time.Duration) (PinInfo, 
 			if err != nil {
 				return err
 			}
-			if info, err = p.pinOf(ctx, s, keep); err != nil {
+			if info, err = p.pinOf(ctx, s, keep); err != nil && info.ID.IsZero() {
 				if dropErr := h.dropSnapshots(context.WithoutCancel(ctx), from, s); dropErr != nil {
 					p.log.Warn("hidden snapshot is left for gc", "volume", from.Volume, "err", dropErr)
 				}
@@ -50,14 +50,22 @@ func (p *Pool) Pin(ctx context.Context, from Ref, keep time.Duration) (PinInfo, 
 			info, err = p.pinOf(ctx, s, keep)
 		}
 	}
+	if err != nil && !info.ID.IsZero() {
+		err = errors.Join(err, p.EndPin(context.WithoutCancel(ctx), info.ID)) // nobody would learn of it
+	}
 	if err != nil {
 		return PinInfo{}, doing(err, "keep %v", from)
 	}
 	return info, nil
 }
 
+// pinOf makes a pin. If there is one in spite of an error, it is returned: a pin that nobody knows would last for its time. Therefore its
+// creation, which is one small write, is not interrupted.
 func (p *Pool) pinOf(ctx context.Context, s *mapper.Snapshot, keep time.Duration) (PinInfo, error) {
-	h, err := p.found(ctx, &mapper.Root{
+	if err := ctx.Err(); err != nil {
+		return PinInfo{}, err
+	}
+	h, err := p.found(context.WithoutCancel(ctx), &mapper.Root{
 		Size: chunk.SectorSize, Geometry: s.Geometry, Parent: mapper.Parent{Volume: s.Volume, Snapshot: s.Serial}, Until: p.o.Now().Add(keep),
 	})
 	if err != nil {
@@ -221,6 +229,20 @@ func (p *Pool) holdPin(ctx context.Context, id chunk.VolumeID) (*Held, error) {
 		return nil, h.Done(ctx)
 	}
 	return h, err
+}
+
+// EndPin removes a pin that nobody has opened, and a hidden snapshot that nothing else needs. A pin that a living process holds stays.
+func (p *Pool) EndPin(ctx context.Context, id chunk.VolumeID) error {
+	h, err := p.holdPin(ctx, id)
+	if h == nil || err != nil {
+		return err
+	}
+	parent := h.Root().Parent
+	if err := errors.Join(h.scrap(ctx), h.Done(ctx)); err != nil {
+		return fmt.Errorf("pin %v: %w", id, err)
+	}
+	p.dropHidden(ctx, parent)
+	return nil
 }
 
 // dropPin removes a pin unless a living process holds it. A volume that is no pin stays.

@@ -109,14 +109,13 @@ func (c *copier) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = c.fill(ctx)
-	if err == nil {
-		c.result.Info, err = c.target.Commit(ctx)
-	}
 	cleanup := context.WithoutCancel(ctx)
 	switch {
 	case err == nil:
-		// The copy is there. A pin that is left ends by itself.
-		return c.pin.End(cleanup)
+		// A commit that fails leaves nothing of the copy, so it is not interrupted: little is left to do. Either way nothing is to be gone on
+		// with, and a pin that is left ends by itself.
+		c.result.Info, err = c.target.Commit(cleanup)
+		return errors.Join(err, c.pin.End(cleanup))
 	case errors.Is(err, hash.ErrMismatch):
 		return errors.Join(err, c.target.Abort(cleanup), c.pin.End(cleanup))
 	}
@@ -191,7 +190,7 @@ func (c *copier) start(ctx context.Context) error {
 		return err
 	}
 	if c.pin, err = c.from.OpenPin(ctx, id, CopyKeep); err != nil {
-		return err
+		return errors.Join(err, c.from.EndPin(context.WithoutCancel(ctx), id))
 	}
 	info := c.pin.Info()
 	c.origin = catalog.Origin{
