@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"skerry/cmd/internal/exports"
 	"skerry/locking"
 	"skerry/nbd"
 )
@@ -102,13 +103,13 @@ func (s *serveCommand) names(args []string) ([]string, error) {
 }
 
 func (s *serveCommand) serve(ctx context.Context, open *session, names []string, addresses []address) (err error) {
-	x := newExports(open.pool, names, s.readOnly, s.app.log)
+	x := exports.New(open.pool, exports.Options{Names: names, ReadOnly: s.readOnly, Logger: s.app.log})
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 		defer cancel()
-		err = errors.Join(err, x.close(closing))
+		err = errors.Join(err, x.Close(closing))
 	}()
-	if err := x.openAll(ctx); err != nil {
+	if err := x.OpenNamed(ctx); err != nil {
 		return err
 	}
 	listeners, err := listenAll(ctx, addresses)
@@ -120,7 +121,7 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 			s.app.print.Note("serving on %s without encryption or passwords: whoever reaches it may use the volumes", ad.where)
 		}
 	}
-	server := nbd.NewServer(x, nbd.Options{Logger: s.app.log, Errno: leaseErrno})
+	server := nbd.NewServer(x.NBD(), nbd.Options{Logger: s.app.log, Errno: leaseErrno})
 	if err := s.ready(names, listeners); err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())

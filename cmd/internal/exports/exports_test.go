@@ -1,10 +1,9 @@
-package main
+package exports
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"testing"
 
@@ -15,6 +14,8 @@ import (
 	"skerry/volume"
 	"skerry/volume/catalog"
 )
+
+const mib = 1 << 20
 
 // memPool opens a pool in memory, in another process each time.
 func memPool(t *testing.T, b *mem.Backend) *catalog.Pool {
@@ -42,18 +43,16 @@ func newVolume(t *testing.T, p *catalog.Pool, name string) {
 	}
 }
 
-func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
 func TestExportsAreOpenedOnceAndClosedAfterTheLast(t *testing.T) {
 	p := memPool(t, mem.New(mem.Options{}))
 	newVolume(t, p, "vm1")
 	newVolume(t, p, "vm2")
-	x := newExports(p, nil, false, discard())
+	x := New(p, Options{})
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
 			for range 20 {
-				dev, release, err := x.Open(t.Context(), fmt.Sprintf("vm%d", 1+i%2))
+				dev, release, err := x.NBD().Open(t.Context(), fmt.Sprintf("vm%d", 1+i%2))
 				if err != nil {
 					t.Error(err)
 					return
@@ -72,7 +71,7 @@ func TestExportsAreOpenedOnceAndClosedAfterTheLast(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, l, err)
 		}
 	}
-	dev, release, err := x.Open(t.Context(), "vm1")
+	dev, release, err := x.NBD().Open(t.Context(), "vm1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,24 +92,24 @@ func TestNamedExportsStayOpen(t *testing.T) {
 	p, other := memPool(t, b), memPool(t, b)
 	newVolume(t, p, "vm1")
 	newVolume(t, p, "vm2")
-	x := newExports(p, []string{"vm1"}, false, discard())
-	if err := x.openAll(t.Context()); err != nil {
+	x := New(p, Options{Names: []string{"vm1"}})
+	if err := x.OpenNamed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"vm1", ""} {
-		_, release, err := x.Open(t.Context(), name)
+		_, release, err := x.NBD().Open(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		release()
 	}
-	if _, _, err := x.Open(t.Context(), "vm2"); !errors.Is(err, nbd.ErrUnknownExport) {
+	if _, _, err := x.NBD().Open(t.Context(), "vm2"); !errors.Is(err, nbd.ErrUnknownExport) {
 		t.Errorf("what is not served: %v", err)
 	}
 	if _, err := other.OpenVolume(t.Context(), "vm1"); !errors.Is(err, locking.ErrHeld) {
 		t.Errorf("the lease was not kept: %v", err)
 	}
-	if err := x.close(t.Context()); err != nil {
+	if err := x.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	dev, err := other.OpenVolume(t.Context(), "vm1")
@@ -122,14 +121,14 @@ func TestNamedExportsStayOpen(t *testing.T) {
 	}
 }
 
-func TestOpenAllKeepsNothingIfOneFails(t *testing.T) {
+func TestOpenNamedKeepsNothingIfOneFails(t *testing.T) {
 	p := memPool(t, mem.New(mem.Options{}))
 	newVolume(t, p, "vm1")
-	x := newExports(p, []string{"vm1", "nope"}, false, discard())
-	if err := x.openAll(t.Context()); !errors.Is(err, catalog.ErrNotFound) {
+	x := New(p, Options{Names: []string{"vm1", "nope"}})
+	if err := x.OpenNamed(t.Context()); !errors.Is(err, catalog.ErrNotFound) {
 		t.Fatal(err)
 	}
-	if err := x.close(t.Context()); err != nil {
+	if err := x.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if l, err := p.Lease(t.Context(), "vm1"); err != nil || l.Held {
@@ -141,12 +140,12 @@ func TestUnknownExports(t *testing.T) {
 	b := mem.New(mem.Options{})
 	p, other := memPool(t, b), memPool(t, b)
 	newVolume(t, p, "vm1")
-	x := newExports(p, nil, false, discard())
+	x := New(p, Options{})
 	for _, name := range []string{"", "nope", "vm1@nope", "nope@x", "../pool", "vm1@", "pool/vm1", "\xff\x00"} {
-		if _, _, err := x.Open(t.Context(), name); !errors.Is(err, nbd.ErrUnknownExport) {
+		if _, _, err := x.NBD().Open(t.Context(), name); !errors.Is(err, nbd.ErrUnknownExport) {
 			t.Errorf("open %q: %v", name, err)
 		}
-		if _, err := x.Describe(t.Context(), name); !errors.Is(err, nbd.ErrUnknownExport) {
+		if _, err := x.NBD().Describe(t.Context(), name); !errors.Is(err, nbd.ErrUnknownExport) {
 			t.Errorf("describe %q: %v", name, err)
 		}
 	}
@@ -154,13 +153,13 @@ func TestUnknownExports(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := x.Open(t.Context(), "vm1"); !errors.Is(err, locking.ErrHeld) {
+	if _, _, err := x.NBD().Open(t.Context(), "vm1"); !errors.Is(err, locking.ErrHeld) {
 		t.Errorf("held elsewhere: %v", err)
 	}
 	if err := dev.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, release, err := x.Open(t.Context(), "vm1") // a failure is not remembered
+	_, release, err := x.NBD().Open(t.Context(), "vm1") // a failure is not remembered
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,13 +169,13 @@ func TestUnknownExports(t *testing.T) {
 func TestReadOnlyDeviceRefusesChanges(t *testing.T) {
 	p := memPool(t, mem.New(mem.Options{}))
 	newVolume(t, p, "vm1")
-	x := newExports(p, nil, true, discard())
-	dev, release, err := x.Open(t.Context(), "vm1")
+	x := New(p, Options{ReadOnly: true})
+	dev, release, err := x.NBD().Open(t.Context(), "vm1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
-	if info, err := x.Describe(t.Context(), "vm1"); err != nil || !info.ReadOnly || !dev.ReadOnly() || info.Size != mib {
+	if info, err := x.NBD().Describe(t.Context(), "vm1"); err != nil || !info.ReadOnly || !dev.ReadOnly() || info.Size != mib {
 		t.Errorf("%+v, %v, read-only %v", info, err, dev.ReadOnly())
 	}
 	for _, r := range []*volume.Request{
@@ -185,16 +184,5 @@ func TestReadOnlyDeviceRefusesChanges(t *testing.T) {
 		if !dev.Submit(r) || !errors.Is(r.Err, volume.ErrReadOnly) {
 			t.Errorf("kind %d: %v", r.Kind, r.Err)
 		}
-	}
-}
-
-func TestLeaseErrno(t *testing.T) {
-	for err, want := range map[error]uint32{locking.ErrLost: nbd.EIO, locking.ErrReleased: nbd.ESHUTDOWN, locking.ErrClosed: nbd.ESHUTDOWN} {
-		if got, ok := leaseErrno(fmt.Errorf("write: %w", err)); !ok || got != want {
-			t.Errorf("%v: %d, %v", err, got, ok)
-		}
-	}
-	if _, ok := leaseErrno(volume.ErrReadOnly); ok {
-		t.Error("knows an error that is none of a lease")
 	}
 }
