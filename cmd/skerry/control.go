@@ -69,9 +69,28 @@ func (c *controlServer) shutdown(ctx context.Context) error {
 	return c.err
 }
 
+// shows is what a session shows to other programs at the moment.
+type shows struct {
+	mu  sync.Mutex
+	now control.Shows
+}
+
+// set replaces what is shown. What it has been given is not changed any more.
+func (s *shows) set(now control.Shows) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = now
+}
+
+func (s *shows) get() control.Shows {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
 // Process describes this process.
 func (s *session) Process() control.Process {
-	p := control.Process{PID: os.Getpid(), Version: version, Pool: s.where.String(), Goroutines: runtime.NumGoroutine()}
+	p := control.Process{PID: os.Getpid(), Version: version, Pool: s.where.String(), Goroutines: runtime.NumGoroutine(), Shows: s.shows.get()}
 	samples := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}, {Name: "/gc/heap/tiny/allocs:objects"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(samples)
 	for i, to := range []*uint64{&p.Allocations, &p.Allocations, &p.Heap} {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"skerry/cmd/internal/control"
 	"skerry/cmd/internal/exports"
 	"skerry/locking"
 	"skerry/nbd"
@@ -122,7 +123,10 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 		}
 	}
 	server := nbd.NewServer(x.NBD(), nbd.Options{Logger: s.app.log, Errno: leaseErrno})
-	if err := s.ready(names, listeners); err != nil {
+	uris := exportURIs(names, listeners)
+	open.shows.set(control.Shows{NBD: uris, ReadOnly: s.readOnly})
+	defer open.shows.set(control.Shows{})
+	if err := s.ready(uris); err != nil {
 		for _, l := range listeners {
 			err = errors.Join(err, l.Close())
 		}
@@ -155,19 +159,24 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 	return nil
 }
 
-// ready tells that clients can connect.
-func (s *serveCommand) ready(names []string, listeners []net.Listener) error {
+// exportURIs returns the URIs of the exports behind the listeners; without names one URI a listener.
+func exportURIs(names []string, listeners []net.Listener) []string {
 	if len(names) == 0 {
 		names = []string{""}
 	}
-	var r serveResult
+	var uris []string
 	for _, l := range listeners {
 		for _, n := range names {
-			r.URIs = append(r.URIs, exportURI(l.Addr(), n))
+			uris = append(uris, exportURI(l.Addr(), n))
 		}
 	}
-	return s.app.print.Result(r, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, strings.Join(r.URIs, "\n"))
+	return uris
+}
+
+// ready tells that clients can connect.
+func (s *serveCommand) ready(uris []string) error {
+	return s.app.print.Result(serveResult{URIs: uris}, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, strings.Join(uris, "\n"))
 		return err
 	})
 }

@@ -31,6 +31,7 @@ type session struct {
 	images   *transfer.Sources // that volumes are still copied from
 	mended   bool              // the pool's record was written anew
 	control  *controlServer    // nil if the process is not reachable
+	shows    shows             // where other programs find volumes
 }
 
 // closeTime bounds what a command does after its end or an interruption: release leases, flush.

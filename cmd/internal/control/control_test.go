@@ -33,7 +33,9 @@ type fakeHolds struct {
 	block chan struct{} // not nil: Info waits for it or for the end of the call
 }
 
-func (f *fakeHolds) Process() Process { return Process{PID: 1, Version: "v", Pool: "file:///p"} }
+func (f *fakeHolds) Process() Process {
+	return Process{PID: 1, Version: "v", Pool: "file:///p", Shows: Shows{NBD: []string{"nbd://127.0.0.1/vm1"}, Mounts: []string{"/m"}, ReadOnly: true}}
+}
 
 func (f *fakeHolds) Names(context.Context) ([]string, error) { return []string{"a", "b"}, f.err }
 
@@ -120,7 +122,7 @@ func TestCallsReachTheHolder(t *testing.T) {
 	h := &fakeHolds{}
 	c := NewClient(start(t, h), 0)
 	ctx := t.Context()
-	if p, err := c.Process(ctx); err != nil || p != h.Process() {
+	if p, err := c.Process(ctx); err != nil || cmp.Diff(p, h.Process()) != "" {
 		t.Errorf("process: %+v, %v", p, err)
 	}
 	if v, err := c.Volumes(ctx); err != nil || cmp.Diff(v, []string{"a", "b"}) != "" {

@@ -10,7 +10,8 @@
 //
 // # Calls
 //
-//	GET    /v1/process                              [Process]; touches no storage, so it tells whether the process lives
+//	GET    /v1/process                              [Process]; touches no storage, so it tells whether the process lives,
+//	                                                and where it shows volumes to other programs: [Shows]
 //	GET    /v1/volumes                              names of the volumes held: [Volumes]
 //	GET    /v1/volumes/{volume}                     [Volume]
 //	POST   /v1/volumes/{volume}/snapshots           [NewSnapshot]; answers 201 with [Snapshot]

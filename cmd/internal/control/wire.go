@@ -74,6 +74,14 @@ type Process struct {
 	Allocations uint64 `json:"allocations"` // objects that were allocated on the heap since it began
 	Heap        uint64 `json:"heap"`        // bytes of objects on the heap
 	Goroutines  int    `json:"goroutines"`
+	Shows
+}
+
+// Shows says where a process shows volumes to other programs.
+type Shows struct {
+	NBD      []string `json:"nbd,omitempty"`       // URIs that clients can connect to; one without an export name has every volume and snapshot of the pool
+	Mounts   []string `json:"mounts,omitempty"`    // directories that have volumes as files
+	ReadOnly bool     `json:"read_only,omitempty"` // every change through these is refused
 }
 
 // Volumes is the answer to GET /v1/volumes.
