@@ -7,7 +7,8 @@ set -euo pipefail
 
 demo=(qemu-utils libnbd-bin e2fsprogs fdisk)
 clients=(libnbd-bin python3-libnbd nbdkit qemu-utils fio e2fsprogs btrfs-progs util-linux xfsprogs mount gzip xz-utils zstd)
-vm=(qemu-system-x86 nbdkit mmdebstrap extlinux syslinux-common e2fsprogs fdisk mount busybox-static kmod cpio)
+vm=(qemu-system-x86 nbdkit mmdebstrap extlinux syslinux-common e2fsprogs fdisk mount busybox-static kmod cpio
+	libvirt-daemon libvirt-clients libxml2-utils)
 
 [ $# -gt 0 ] || set -- demo clients vm
 wanted=()

@@ -24,21 +24,33 @@ type infoSnapshot struct {
 }
 
 func (a *app) infoCommand() *cobra.Command {
-	return &cobra.Command{
+	var libvirt libvirtFlags
+	c := &cobra.Command{
 		Use:     "info NAME[@SNAP]",
 		Aliases: []string{"show"},
 		Short:   "Show what there is to know about a volume or a snapshot",
 		Long: `Show what there is to know about a volume or a snapshot. If a living process of this
-host holds the volume, that one is asked.`,
+host holds the volume, that one is asked.
+
+With --libvirt, print what gives it to a libvirt domain: a <disk> element with the NBD address or the file that a process of this
+host shows it at now, or with --nbd or --fuse where one will. Snapshots are read-only. At an I/O error the guest stops, and goes on
+where it was by virsh resume.`,
 		Example: `  skerry info vm1
-  skerry info golden@v1 --json`,
+  skerry info golden@v1 --json
+  skerry info vm1 --libvirt --target vdb > disk.xml && virsh attach-device guest disk.xml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.ref(args[0])
 			if err != nil {
 				return err
 			}
+			if err := libvirt.check(cmd); err != nil {
+				return err
+			}
 			return a.with(cmd.Context(), func(ctx context.Context, s *session) error {
+				if libvirt.wanted {
+					return libvirt.print(ctx, s, a, r)
+				}
 				v, err := s.describe(ctx, r.Volume)
 				if err != nil {
 					return err
@@ -50,6 +62,8 @@ host holds the volume, that one is asked.`,
 			})
 		},
 	}
+	libvirt.add(c)
+	return c
 }
 
 // infoTime is how long the holder of a volume has to describe it.
@@ -92,6 +106,10 @@ func (a *app) snapshotInfo(ctx context.Context, s *session, r catalog.Ref, v con
 			})
 		}
 	}
+	return noSnapshot(r)
+}
+
+func noSnapshot(r catalog.Ref) error {
 	return fmt.Errorf("snapshot %s: %w; skerry ls %s shows its snapshots", r, catalog.ErrNotFound, r.Volume)
 }
 
