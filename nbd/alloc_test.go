@@ -27,6 +27,8 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		{"read holes, later", late, client.Read, 16 << 10, 64},
 		{"write 4K, later", late, client.Write, 4 << 10, 64},
 		{"write 128K, later", late, client.Write, 128 << 10, 8},
+		{"write 1M, later", late, client.Write, 1 << 20, 32},
+		{"read 1M", null, client.Read, 1 << 20, 32},
 		{"flush", null, client.Flush, 0, 64},
 	} {
 		c := x.rig.dialWith(client.Options{Export: "disk", Structured: true})

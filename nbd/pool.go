@@ -3,6 +3,7 @@ package nbd
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // headroom is kept before each pooled buffer's data: a reply's head lies there, so that it is sent
@@ -12,7 +13,7 @@ const headroom = 4 << 10
 const (
 	minClassShift = 12 // 4 KiB
 	classes       = 25 - minClassShift + 1
-	keepClass     = 8 << 20 // bytes of one class that are kept for later
+	keep          = 64 << 20 // bytes of all classes that are kept for later: 64 requests of 1 MiB
 )
 
 // buffer is a pooled buffer.
@@ -30,6 +31,7 @@ func (b *buffer) charge() int64 { return int64(len(b.mem)) }
 
 // pool keeps buffers in classes, the powers of two from 4 KiB to 32 MiB, last in first out.
 type pool struct {
+	kept  atomic.Int64 // bytes of all buffers in it
 	class [classes]struct {
 		sync.Mutex
 		free []*buffer
@@ -56,18 +58,29 @@ func (p *pool) get(n int) *buffer {
 		c.free[last] = nil
 		c.free = c.free[:last]
 		c.Unlock()
+		p.kept.Add(-b.charge())
 		return b
 	}
 	c.Unlock()
 	return &buffer{mem: make([]byte, classCharge(n)), class: int8(i)}
 }
 
+// put keeps a buffer for later. If the pool is full of buffers of other classes it forgets them: the load has
+// changed. What it does not keep is garbage, which nobody wants to make when memory is short.
 func (p *pool) put(b *buffer) {
 	c := &p.class[b.class]
-	c.Lock()
-	if (len(c.free)+1)<<(minClassShift+b.class) <= keepClass || len(c.free) == 0 {
-		c.free = append(c.free, b)
+	if p.kept.Add(b.charge()) > keep {
+		c.Lock()
+		none := len(c.free) == 0
+		c.Unlock()
+		if !none {
+			p.kept.Add(-b.charge())
+			return
+		}
+		p.drop()
 	}
+	c.Lock()
+	c.free = append(c.free, b)
 	c.Unlock()
 }
 
@@ -76,7 +89,11 @@ func (p *pool) drop() {
 	for i := range p.class {
 		c := &p.class[i]
 		c.Lock()
+		free := c.free
 		c.free = nil
 		c.Unlock()
+		for _, b := range free {
+			p.kept.Add(-b.charge())
+		}
 	}
 }
