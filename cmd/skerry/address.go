@@ -10,13 +10,14 @@ import (
 	"strconv"
 	"strings"
 
+	"skerry/cmd/internal/service"
 	"skerry/cmd/internal/socket"
 )
 
 // address says where NBD is served.
 type address struct {
-	network string // "unix" or "tcp"
-	where   string // absolute path, or host:port
+	network string // "unix", "tcp" or "systemd"
+	where   string // absolute path, host:port, or the name of a socket of systemd, empty for all
 	export  string // that the address names, may be empty
 }
 
@@ -25,10 +26,10 @@ const (
 	loopback = "127.0.0.1"
 )
 
-// parseAddress reads unix:PATH, tcp:[HOST:]PORT, or an NBD URI as the protocol's uri.md defines them.
+// parseAddress reads unix:PATH, tcp:[HOST:]PORT, systemd:[NAME], or an NBD URI as the protocol's uri.md defines them.
 func parseAddress(s string) (address, error) {
 	bad := func(why string) (address, error) {
-		return address{}, usage("--nbd %q: %s; want unix:/path, tcp:host:port, nbd+unix:///NAME?socket=/path or nbd://host:port/NAME", s, why)
+		return address{}, usage("--nbd %q: %s; want unix:/path, tcp:host:port, systemd:, nbd+unix:///NAME?socket=/path or nbd://host:port/NAME", s, why)
 	}
 	scheme, rest, ok := strings.Cut(s, ":")
 	switch {
@@ -49,6 +50,8 @@ func parseAddress(s string) (address, error) {
 			host, port = "", rest
 		}
 		return tcpAddress(host, port, "", bad)
+	case scheme == "systemd":
+		return address{network: "systemd", where: rest}, nil
 	case scheme == "nbds" || scheme == "nbds+unix":
 		return bad("TLS is not supported by this version")
 	case scheme != "nbd" && scheme != "nbd+unix":
@@ -96,26 +99,34 @@ func (a address) loopback() bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
-func (a address) listen(ctx context.Context) (net.Listener, error) {
-	if a.network == "unix" {
-		return socket.Listen(ctx, a.where)
+// listen listens on an address; on one of systemd with all of its sockets.
+func (a address) listen(ctx context.Context, passed service.Sockets) ([]net.Listener, error) {
+	var l net.Listener
+	var err error
+	switch a.network {
+	case "systemd":
+		return passed.Listen(a.where)
+	case "unix":
+		l, err = socket.Listen(ctx, a.where)
+	default:
+		var c net.ListenConfig
+		l, err = c.Listen(ctx, a.network, a.where)
 	}
-	var c net.ListenConfig
-	return c.Listen(ctx, a.network, a.where)
+	return []net.Listener{l}, err
 }
 
 // listenAll listens on all addresses or on none.
-func listenAll(ctx context.Context, addresses []address) ([]net.Listener, error) {
+func listenAll(ctx context.Context, addresses []address, passed service.Sockets) ([]net.Listener, error) {
 	var all []net.Listener
 	for _, a := range addresses {
-		l, err := a.listen(ctx)
+		l, err := a.listen(ctx, passed)
 		if err != nil {
 			for _, open := range all {
 				err = errors.Join(err, open.Close())
 			}
 			return nil, err
 		}
-		all = append(all, l)
+		all = append(all, l...)
 	}
 	return all, nil
 }

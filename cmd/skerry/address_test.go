@@ -21,6 +21,8 @@ func TestParseAddress(t *testing.T) {
 		"tcp:0":                                  {"tcp", "127.0.0.1:0", ""},
 		"tcp:10.0.0.1:1":                         {"tcp", "10.0.0.1:1", ""},
 		"tcp:[::1]:1":                            {"tcp", "[::1]:1", ""},
+		"systemd:":                               {"systemd", "", ""},
+		"systemd:nbd":                            {"systemd", "nbd", ""},
 		"nbd+unix:///?socket=/s":                 {"unix", "/s", ""},
 		"nbd+unix:///vm1?socket=/a/../s":         {"unix", "/s", "vm1"},
 		"nbd+unix:///vm1@s?socket=/with%20space": {"unix", "/with space", "vm1@s"},

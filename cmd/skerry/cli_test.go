@@ -46,10 +46,11 @@ const limit = 2 * time.Minute
 
 // world is a machine of the test's own: a pool, a runtime directory, a working directory.
 type world struct {
-	t    *testing.T
-	dir  string // short enough for sockets
-	pool string
-	env  []string
+	t       *testing.T
+	program string
+	dir     string // short enough for sockets
+	pool    string
+	env     []string
 }
 
 func newWorld(t *testing.T) *world {
@@ -63,7 +64,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, dir: dir, pool: filepath.Join(dir, "pool")}
+	w := &world{t: t, program: binary, dir: dir, pool: filepath.Join(dir, "pool")}
 	// A program with the race detector waits a second at its end unless it is told not to.
 	w.env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "SKERRY_POOL="+w.pool, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	return w
@@ -84,7 +85,7 @@ func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 func (w *world) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	w.t.Cleanup(cancel)
-	c := exec.CommandContext(ctx, binary, args...)
+	c := exec.CommandContext(ctx, w.program, args...)
 	c.Dir, c.Env = w.dir, w.env
 	return c
 }

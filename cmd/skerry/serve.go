@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 
 	"skerry/cmd/internal/control"
 	"skerry/cmd/internal/exports"
+	"skerry/cmd/internal/process"
+	"skerry/cmd/internal/service"
 	"skerry/locking"
 	"skerry/nbd"
 )
@@ -25,6 +28,7 @@ type serveCommand struct {
 	app      *app
 	nbd      []string
 	readOnly bool
+	lock     bool
 }
 
 // serveResult is what serve prints with --json once it is ready.
@@ -47,18 +51,28 @@ last. What is to be read beside the process that writes it is served as a snapsh
 
 An address is unix:/path, tcp:host:port (tcp:port is on 127.0.0.1), or an NBD URI: nbd+unix:///NAME?socket=/path
 or nbd://host:port/NAME. Sockets have mode 0600; one that a dead process left is replaced. NBD over TCP has neither
-encryption nor passwords here: whoever reaches the port may write.`,
+encryption nor passwords here: whoever reaches the port may write. systemd: stands for the sockets on which systemd listens
+for this process, systemd:NAME for those of that name (FileDescriptorName); without --nbd they are taken if there are any.
+They go on listening when this process ends, so that clients which connect again only wait for the next one.
+
+The process tells systemd when clients can connect (Type=notify). If it may, it marks itself as one that devices of this host depend on,
+and its memory is bounded; --mlock keeps it from being swapped out.`,
 		Example: `  skerry serve vm1 --nbd unix:/run/vm1.sock
   skerry serve --nbd tcp:10809 --read-only
+  systemd-socket-activate -l /run/vm1.sock skerry serve vm1
   skerry serve 'golden@v1' vm1 --nbd 'nbd+unix:///?socket=/run/vms.sock'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
 	c.Flags().StringArrayVar(&s.nbd, "nbd", nil, "`ADDRESS` to serve NBD on; may be given several times")
 	c.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse every change; the leases are taken all the same")
+	addLockFlag(c.Flags(), &s.lock)
 	return c
 }
 
 func (s *serveCommand) run(ctx context.Context, args []string) error {
+	if len(s.nbd) == 0 && service.Passed() {
+		s.nbd = []string{"systemd:"}
+	}
 	if len(s.nbd) == 0 {
 		return usage("serve: say where with --nbd, for example --nbd unix:/run/vm1.sock")
 	}
@@ -77,8 +91,9 @@ func (s *serveCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.app.holding(ctx, func(ctx context.Context, open *session) error {
-		err := s.serve(ctx, open, names, addresses)
+	o := process.Options{Lock: s.lock}
+	return s.app.serving(ctx, o, func(ctx context.Context, open *session, unit *service.Unit) error {
+		err := s.serve(ctx, open, unit, names, addresses)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // ended by a signal before it was ready
 		}
@@ -103,7 +118,7 @@ func (s *serveCommand) names(args []string) ([]string, error) {
 	return names, nil
 }
 
-func (s *serveCommand) serve(ctx context.Context, open *session, names []string, addresses []address) (err error) {
+func (s *serveCommand) serve(ctx context.Context, open *session, unit *service.Unit, names []string, addresses []address) (err error) {
 	x := exports.New(open.pool, exports.Options{Names: names, ReadOnly: s.readOnly, Logger: s.app.log})
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
@@ -113,12 +128,17 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 	if err := x.OpenNamed(ctx); err != nil {
 		return err
 	}
-	listeners, err := listenAll(ctx, addresses)
+	passed := service.TakeSockets()
+	if passed.Len() > 0 && !slices.ContainsFunc(addresses, func(ad address) bool { return ad.network == "systemd" }) {
+		s.app.log.Warn("systemd listens for this process in vain: --nbd systemd: is missing", "sockets", passed.Len())
+	}
+	listeners, err := listenAll(ctx, addresses, passed)
+	err = errors.Join(err, passed.Close())
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	for _, ad := range addresses {
-		if ad.network == "tcp" && !ad.loopback() {
+	for _, l := range listeners {
+		if ad := (address{network: l.Addr().Network(), where: l.Addr().String()}); ad.network == "tcp" && !ad.loopback() {
 			s.app.print.Note("serving on %s without encryption or passwords: whoever reaches it may use the volumes", ad.where)
 		}
 	}
@@ -132,6 +152,7 @@ func (s *serveCommand) serve(ctx context.Context, open *session, names []string,
 		}
 		return err
 	}
+	unit.Ready(servingStatus(names))
 	g, serving := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		g.Go(func() error {
@@ -179,6 +200,14 @@ func (s *serveCommand) ready(uris []string) error {
 		_, err := fmt.Fprintln(w, strings.Join(uris, "\n"))
 		return err
 	})
+}
+
+// servingStatus says in a line what is served.
+func servingStatus(names []string) string {
+	if len(names) == 0 {
+		return "serving all volumes and snapshots of the pool"
+	}
+	return "serving " + strings.Join(names, ", ")
 }
 
 // leaseErrno says how the end of a lease looks to an NBD client: first as an I/O error, then as the end of the service.
