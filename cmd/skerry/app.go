@@ -116,7 +116,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 	root.AddCommand(
 		a.initCommand(), a.createCommand(), a.importCommand(), a.exportCommand(),
 		a.snapshotCommand(), a.cloneCommand(), a.copyCommand(), a.rollbackCommand(), a.flattenCommand(), a.resizeCommand(), a.renameCommand(), a.removeCommand(), a.restoreCommand(),
-		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.leaseCommand(),
+		a.listCommand(), a.infoCommand(), a.duCommand(), a.serveCommand(), a.mountCommand(), a.umountCommand(), a.leaseCommand(),
 		a.benchCommand(),
 		a.diffCommand(), a.hashCommand(), a.checkCommand(), a.scrubCommand(), a.gcCommand(), a.versionCommand(),
 		a.treeCommand(), a.doctorCommand(), a.lockProbeCommand(), a.completionCommand(), a.manCommand(), exitCodesTopic(),

@@ -181,7 +181,13 @@ type server struct {
 // serve starts serve and waits until it is ready: until it has printed so many URIs.
 func (w *world) serve(uris int, args ...string) *server {
 	w.t.Helper()
-	s := &server{w: w, cmd: w.command(append([]string{"serve"}, args...)...)}
+	return w.start(uris, append([]string{"serve"}, args...)...)
+}
+
+// start starts a command that prints lines when it is ready, and goes on.
+func (w *world) start(uris int, args ...string) *server {
+	w.t.Helper()
+	s := &server{w: w, cmd: w.command(args...)}
 	s.cmd.Stderr = &s.stderr
 	var err error
 	if s.stdout, err = s.cmd.StdoutPipe(); err != nil {
@@ -202,7 +208,7 @@ func (w *world) serve(uris int, args ...string) *server {
 	}
 	if len(s.uris) < uris {
 		_ = s.cmd.Wait()
-		w.t.Fatalf("serve %s: not ready: %s", strings.Join(args, " "), s.stderr.String())
+		w.t.Fatalf("%s: not ready: %s", strings.Join(args, " "), s.stderr.String())
 	}
 	return s
 }

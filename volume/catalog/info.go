@@ -25,6 +25,7 @@ type Info struct {
 	Created    time.Time
 	State      string // "live", "damaged"
 	Generation uint32
+	Granted    time.Time       // when the lease was granted last
 	Holder     *locking.Holder // the process that the lease was granted to and that has not released it; nil: none
 	Unclean    bool            // the next open applies a journal; always so while it is held and was written
 
@@ -43,7 +44,7 @@ type Info struct {
 func (p *Pool) describe(r *mapper.Root) Info {
 	info := Info{
 		Name: r.Name, ID: r.Volume, Size: r.Size, ChunkSize: r.Geometry.Size(), Created: r.Created, State: r.State.String(),
-		Generation: r.Generation, ParentID: r.Parent, Unclean: len(r.Journals) > 0,
+		Generation: r.Generation, Granted: r.Holder.Since, ParentID: r.Parent, Unclean: len(r.Journals) > 0,
 	}
 	if r.Held {
 		info.Holder = &r.Holder
@@ -68,6 +69,15 @@ func (p *Pool) Info(ctx context.Context, name string) (Info, error) {
 		return Info{}, fmt.Errorf("volume %s: %w", name, err)
 	}
 	return info, nil
+}
+
+// Brief returns what the root of a volume says at this moment, without its snapshots, parent and source: it costs little.
+func (p *Pool) Brief(ctx context.Context, name string) (Info, error) {
+	_, root, err := p.lookup(ctx, name)
+	if err != nil {
+		return Info{}, err
+	}
+	return p.describe(root), nil
 }
 
 // fillClones finds the names of the clones of snapshots of a volume. One that cannot be read has its id for a name.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"skerry/cmd/internal/socket"
 )
@@ -19,6 +20,7 @@ import (
 const (
 	suffix       = ".sock"
 	randomDigits = 8
+	clientsTime  = 2 * time.Second // for a call to one of many, which may hang
 )
 
 // Directory returns where the control sockets of this user lie.
@@ -72,4 +74,17 @@ func sweep(dir string) error {
 		}
 	}
 	return nil
+}
+
+// Clients returns clients of all processes whose control sockets lie in dir. Some may have ended.
+func Clients(dir string) ([]*Client, error) {
+	sockets, err := filepath.Glob(filepath.Join(dir, "*"+suffix))
+	if err != nil {
+		return nil, err
+	}
+	var all []*Client
+	for _, s := range sockets {
+		all = append(all, NewClient(s, clientsTime))
+	}
+	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"skerry/fuse"
 	"skerry/volume"
 	"skerry/volume/catalog"
 )
@@ -27,7 +28,11 @@ const (
 type Options struct {
 	Names    []string // volumes and snapshots that are open all the time; empty: all of the pool, each open while it is used
 	ReadOnly bool     // refuse every change; volumes are leased all the same
-	Logger   *slog.Logger
+	// Remove removes a volume without snapshots, or a snapshot, and gives back its space; nil: the pool does, and leaves the space to gc.
+	Remove func(ctx context.Context, r catalog.Ref) error
+	// Space returns what the storage has, for the files; nil: that is not known.
+	Space  func(ctx context.Context) (fuse.Space, error)
+	Logger *slog.Logger
 }
 
 // Table holds the exports of a process. Its methods may be called concurrently.
@@ -35,6 +40,8 @@ type Table struct {
 	pool     *catalog.Pool
 	names    []string // empty: all of the pool
 	readOnly bool
+	remove   func(ctx context.Context, r catalog.Ref) error
+	space    func(ctx context.Context) (fuse.Space, error)
 	log      *slog.Logger
 
 	mu   sync.Mutex
@@ -55,7 +62,7 @@ func New(pool *catalog.Pool, o Options) *Table {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Table{pool: pool, names: o.Names, readOnly: o.ReadOnly, log: o.Logger, open: map[string]*export{}}
+	return &Table{pool: pool, names: o.Names, readOnly: o.ReadOnly, remove: o.Remove, space: o.Space, log: o.Logger, open: map[string]*export{}}
 }
 
 // OpenNamed opens the exports of Options.Names, until Close.

@@ -1,0 +1,39 @@
+package fuse
+
+import (
+	"math/bits"
+	"sync"
+)
+
+const (
+	minShift = 12 // 4 KiB
+	maxShift = 20 // the largest request: 1 MiB
+	classes  = maxShift - minShift + 1
+)
+
+// maxRequest is the largest read or write of the kernel in bytes.
+const maxRequest = 1 << maxShift
+
+// buffers keeps requests with buffers in classes, the powers of two from 4 KiB to 1 MiB.
+type buffers struct{ class [classes]sync.Pool }
+
+func classOf(n int) int {
+	if n <= 1<<minShift {
+		return 0
+	}
+	return bits.Len(uint(n-1)) - minShift
+}
+
+// get returns a request with a buffer for n bytes, at most maxRequest.
+func (b *buffers) get(n int) *request {
+	c := classOf(n)
+	q, ok := b.class[c].Get().(*request)
+	if !ok {
+		q = &request{ended: make(chan error, 1), buffer: make([]byte, 1<<(minShift+c)), class: c}
+		q.Request.Done = q
+	}
+	q.Data = q.buffer[:n]
+	return q
+}
+
+func (b *buffers) put(q *request) { b.class[q.class].Put(q) }

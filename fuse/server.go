@@ -1,0 +1,177 @@
+package fuse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Server is a mount. Its methods may be called concurrently.
+type Server struct {
+	dir    string
+	server *fuse.Server
+	tree   *tree
+	ended  chan struct{} // closed when the kernel asks no more and all files are closed
+}
+
+const (
+	// maxBackground is how many requests of asynchronous I/O the kernel has under way, of all files of the mount.
+	maxBackground = 1024
+	// maxReceived bounds the memory for requests that are received and not answered, which count as the largest one each.
+	maxReceived = 512 << 20
+)
+
+// kind is the type of the file system in /proc/self/mountinfo, without the fuse. in front.
+const kind = "skerry"
+
+// Mount shows volumes as files in a directory, until it is unmounted. A mount there that a dead process left is replaced; a living one
+// fails with an error that matches [syscall.EBUSY].
+func Mount(dir string, v Volumes, o Options) (*Server, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := clear(dir); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	o = o.withDefaults()
+	a, err := directoryAccess(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	s := &Server{dir: dir, tree: newTree(v, a, o), ended: make(chan struct{})}
+	options := s.options(o)
+	files := synced{fs.NewNodeFS(&directory{tree: s.tree}, options)}
+	if s.server, err = fuse.NewServer(files, dir, &options.MountOptions); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	go s.serve()
+	if err := s.server.WaitMount(); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, errors.Join(err, s.server.Unmount()))
+	}
+	return s, nil
+}
+
+func directoryAccess(dir string, o Options) (access, error) {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return access{}, err
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !st.IsDir() || !ok {
+		return access{}, syscall.ENOTDIR
+	}
+	return accessOf(st, owner.Uid, owner.Gid, o), nil
+}
+
+func (s *Server) options(o Options) *fs.Options {
+	m := fuse.MountOptions{
+		FsName: o.Source, Name: kind, Logger: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		AllowOther: o.AllowOther, Options: []string{"default_permissions"},
+		// Without asynchronous direct I/O one program has one request under way at a time.
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_ATOMIC_O_TRUNC,
+		MaxBackground:     maxBackground, MaxInflightRequestBytes: maxReceived, MaxWrite: maxRequest,
+		DisableXAttrs: true, DisableSplice: true, // data lies in memory
+	}
+	if os.Geteuid() == 0 {
+		m.DirectMountStrict, m.DirectMountFlags = true, syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC
+		if o.ReadOnly {
+			m.DirectMountFlags |= syscall.MS_RDONLY
+		}
+	} else {
+		m.Options = append(m.Options, "nosuid", "nodev", "noexec")
+		if o.ReadOnly {
+			m.Options = append(m.Options, "ro")
+		}
+	}
+	return &fs.Options{
+		MountOptions: m, EntryTimeout: &s.tree.o.Expiry, AttrTimeout: &s.tree.o.Expiry, NullPermissions: true,
+		RootStableAttr: &fs.StableAttr{Ino: 1},
+		Logger:         m.Logger,
+	}
+}
+
+// serve answers the kernel until the directory is unmounted, or the connection is cut.
+func (s *Server) serve() {
+	s.server.Serve()
+	// The kernel does not tell of the end of handles that were open then.
+	s.tree.mu.Lock()
+	var left []*handle
+	for h := range s.tree.handles {
+		left = append(left, h)
+	}
+	s.tree.mu.Unlock()
+	for _, h := range left {
+		s.tree.end(h)
+	}
+	close(s.ended)
+}
+
+// Dir returns the directory, as an absolute path.
+func (s *Server) Dir() string { return s.dir }
+
+// Ended returns a channel that is closed once the directory is unmounted, by whomever, and all devices are closed.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Unmount unmounts the directory and waits until all devices are closed. It fails with an error that matches [syscall.EBUSY] while programs
+// use the directory.
+func (s *Server) Unmount(ctx context.Context) error {
+	select {
+	case <-s.ended:
+		return nil
+	default:
+	}
+	if err := unmount(s.dir, 0); err != nil {
+		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	}
+	return s.wait(ctx)
+}
+
+func (s *Server) wait(ctx context.Context) error {
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("unmount %s: %w", s.dir, context.Cause(ctx))
+	}
+}
+
+// Cut takes the directory away from the programs that still use it: their files fail from now on. It waits until all devices are closed.
+func (s *Server) Cut(ctx context.Context) error {
+	// The connection is aborted by the first flag, also if the second one had sufficed.
+	if err := unmount(s.dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount %s: %w", s.dir, err)
+	}
+	return s.wait(ctx)
+}
+
+// synced is a file system whose writes are durable when they are to be so by themselves: the kernel leaves that to the file system when it
+// does not cache the file.
+type synced struct{ fuse.RawFileSystem }
+
+// Write implements [fuse.RawFileSystem].
+func (s synced) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	n, st := s.RawFileSystem.Write(cancel, in, data)
+	return n, s.sync(cancel, in, st)
+}
+
+// Writev implements [fuse.RawFileSystem].
+func (s synced) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	n, st := s.RawFileSystem.Writev(cancel, in, data)
+	return n, s.sync(cancel, in, st)
+}
+
+func (s synced) sync(cancel <-chan struct{}, in *fuse.WriteIn, st fuse.Status) fuse.Status {
+	if !st.Ok() || in.Flags&(unix.O_SYNC|unix.O_DSYNC) == 0 {
+		return st
+	}
+	return s.Fsync(cancel, &fuse.FsyncIn{InHeader: in.InHeader, Fh: in.Fh})
+}
