@@ -12,12 +12,6 @@ import (
 	"skerry/drivers"
 )
 
-// After a write that took longer than slowWrite no write is done inline for slowPause.
-const (
-	slowWrite = 2 * time.Millisecond
-	slowPause = 100 * time.Millisecond
-)
-
 // maxWrite is the most bytes that one call to the system writes. Linux caches what one call writes in folios as large as the call
 // allows, and ext4 walks all blocks of a folio at every later write to it: after writes of 1 MiB random ones of 4 KiB took 25 us of CPU,
 // after 256 KiB 12 us and after 64 KiB 10 us, which made cached random reads slower by a sixth instead (Linux 6.18).
@@ -127,27 +121,28 @@ func readNoWait(fd int, p []byte, off int64) (int, unix.Errno) {
 
 // WriteAt implements [drivers.Object].
 func (f *file) WriteAt(p []byte, off int64) error {
-	if err := f.check("write", off, int64(len(p)), true); err != nil {
-		return err
-	}
-	began := time.Since(f.b.start)
-	err := writeFull(f.fd, p, off)
-	ended := time.Since(f.b.start)
-	if ended-began > slowWrite {
-		f.b.slowUntil.Store(int64(ended + slowPause))
-	}
-	if err != nil {
-		return f.fail("write", err)
-	}
-	return nil
+	return f.write(p, off, time.Since(f.b.start), false)
 }
 
 // TryWriteAt implements [drivers.TryWriter].
 func (f *file) TryWriteAt(p []byte, off int64) (bool, error) {
-	if int64(time.Since(f.b.start)) < f.b.slowUntil.Load() {
+	now := time.Since(f.b.start)
+	if !f.b.pace.inline(now) {
 		return false, nil
 	}
-	return true, f.WriteAt(p, off)
+	return true, f.write(p, off, now, true)
+}
+
+func (f *file) write(p []byte, off int64, now time.Duration, inline bool) error {
+	if err := f.check("write", off, int64(len(p)), true); err != nil {
+		return err
+	}
+	err := writeFull(f.fd, p, off)
+	f.b.pace.wrote(len(p), now, time.Since(f.b.start), inline)
+	if err != nil {
+		return f.fail("write", err)
+	}
+	return nil
 }
 
 // PunchHole implements [drivers.Puncher].

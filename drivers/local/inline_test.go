@@ -42,12 +42,12 @@ func TestWritesAreInlineWhileTheyAreQuick(t *testing.T) {
 	b := inMemory(t)
 	f := openFile(t, b, "o")
 	for _, off := range []int64{0, 5, 1 << 20} {
-		b.slowUntil.Store(0) // a slow machine is another test's subject
+		b.pace.until.Store(0) // a slow machine is another test's subject
 		if done, err := f.TryWriteAt([]byte("data"), off); !done || err != nil {
 			t.Errorf("at %d: done %v, %v", off, done, err)
 		}
 	}
-	b.slowUntil.Store(int64(time.Since(b.start) + time.Hour)) // a write was slow a moment ago
+	b.pace.hold(time.Since(b.start), time.Hour) // a write was slow a moment ago
 	if done, err := f.TryWriteAt([]byte("data"), 0); done || err != nil {
 		t.Errorf("after a slow write: done %v, %v", done, err)
 	}

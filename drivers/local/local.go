@@ -21,11 +21,11 @@ type Backend struct {
 	dir    string
 	root   *os.File
 	closed atomic.Bool
-	start  time.Time // of the clock of slowUntil
+	start  time.Time // of the clock of pace
 
-	inMemory  bool         // reads never wait for a device
-	noNoWait  atomic.Bool  // RWF_NOWAIT is not supported
-	slowUntil atomic.Int64 // no inline writes before this time since start, in nanoseconds
+	inMemory bool        // reads never wait for a device
+	noNoWait atomic.Bool // RWF_NOWAIT is not supported
+	pace     pace
 
 	mu    sync.Mutex
 	known map[string]dirID     // the directories of groups that are there, durably
