@@ -162,7 +162,7 @@ func (c Client) List(ctx context.Context, group string, fn func(Info) error) err
 		}
 		return nil
 	}
-	if c.Engine.submit(&k.Op, ctx.Done()) {
+	if c.Engine.submit(&k.Op, ctx.Done(), false) {
 		err := withdrawn(ctx, k, k.Err)
 		c.recycle(k)
 		return err
@@ -244,7 +244,7 @@ func (c Client) transfer(ctx context.Context, kind Kind, name string, p []byte, 
 	k.Data, k.Off = p, off
 	if err := ctx.Err(); err != nil {
 		k.Err = withdrawn(ctx, k, errWithdrawn)
-	} else if c.Engine.submit(&k.Op, ctx.Done()) {
+	} else if c.Engine.submit(&k.Op, ctx.Done(), ctx.Done() == nil) {
 		k.Err = withdrawn(ctx, k, k.Err)
 	} else {
 		select {
@@ -275,7 +275,7 @@ func (c Client) end(ctx context.Context, k *call) error {
 func (c Client) wait(ctx context.Context, k *call) (*call, error) {
 	if ctx.Err() != nil {
 		k.Err = withdrawn(ctx, k, errWithdrawn)
-	} else if c.Engine.submit(&k.Op, ctx.Done()) {
+	} else if c.Engine.submit(&k.Op, ctx.Done(), ctx.Done() == nil) {
 		k.Err = withdrawn(ctx, k, k.Err)
 	} else {
 		select {

@@ -23,7 +23,8 @@
 //
 // Each lane has its queue, workers and bounds, so that one that hangs holds up no other. Guest syncs, and guest I/O on
 // objects that are not open, have workers of their own beside the guest lane's. A worker is started when there is work and
-// none is idle, and ends after 10 s without work. One goroutine, the sweeper, fails what waited past its deadline, also where all
+// none is idle, and ends after 10 s without work. A [Client] that cannot be told to stop waiting counts as a worker, and does its operation
+// itself, where a worker would begin with it at once: nobody has to be woken twice. One goroutine, the sweeper, fails what waited past its deadline, also where all
 // workers hang. What was handed to the backend is waited for, however long it takes, because it holds the caller's buffer.
 //
 // # Handles

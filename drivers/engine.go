@@ -129,9 +129,11 @@ func (e *Engine) Properties() Properties { return e.props }
 // Submit blocks while the lane has no room, at longest until op's deadline, unless op.NoWait is set.
 // The payload belongs to the backend until the end, whatever the deadline: it fails
 // only what was not yet handed to the backend.
-func (e *Engine) Submit(op *Op) (inline bool) { return e.submit(op, nil) }
+func (e *Engine) Submit(op *Op) (inline bool) { return e.submit(op, nil, false) }
 
-func (e *Engine) submit(op *Op, cancel <-chan struct{}) bool {
+// submit is Submit until cancel is closed. A caller that waits for the end in any case, as attend says, does the operation itself
+// if a worker would begin with it at once. It is completed all the same.
+func (e *Engine) submit(op *Op, cancel <-chan struct{}, attend bool) bool {
 	op.Err = nil
 	if op.Lane >= lanes || op.Kind >= kinds {
 		op.Err = fmt.Errorf("submit: lane %d, kind %d: %w", op.Lane, op.Kind, ErrInvalid)
@@ -154,6 +156,12 @@ func (e *Engine) submit(op *Op, cancel <-chan struct{}) bool {
 	op.due = op.Deadline
 	if op.due.IsZero() {
 		op.due = op.at.Add(e.o.Deadline)
+	}
+	if attend && l.begin(op) {
+		n := payload(op) // op is its caller's as soon as it has been completed
+		e.run(op)
+		l.end(n)
+		return false
 	}
 	if err := l.enqueue(op, cancel); err != nil {
 		op.Err = opError(op, err)

@@ -23,7 +23,8 @@ type lane struct {
 	tenants map[uint64]*tenant
 	last    *tenant // of the ring of tenants with work: the one served last; nil if there is no work
 	queued  int
-	running int
+	running int   // at most most
+	direct  int   // of them: on goroutines that are no workers
 	bytes   int64 // payload queued and running
 	workers int
 	idle    []*worker // the longest idle first
@@ -122,6 +123,11 @@ func (l *lane) pushLocked(op *Op) {
 	}
 	l.queued++
 	l.bytes += payload(op)
+	l.wakeLocked()
+}
+
+// wakeLocked finds a worker for what is queued.
+func (l *lane) wakeLocked() {
 	if n := len(l.idle); n > 0 {
 		w := l.idle[n-1]
 		l.idle = l.idle[:n-1]
@@ -133,9 +139,9 @@ func (l *lane) pushLocked(op *Op) {
 	}
 }
 
-// popLocked takes the first operation of the tenant whose turn it is, nil if there is none.
+// popLocked takes the first operation of the tenant whose turn it is, nil if there is none or enough run.
 func (l *lane) popLocked() *Op {
-	if l.last == nil {
+	if l.last == nil || l.running >= l.most {
 		return nil
 	}
 	t := l.last.next
@@ -187,7 +193,7 @@ func (l *lane) work() {
 	for {
 		op := l.popLocked()
 		if op == nil {
-			if l.closed {
+			if l.closed && l.queued == 0 {
 				break
 			}
 			w.since = time.Now()
@@ -212,7 +218,47 @@ func (l *lane) work() {
 		l.admitLocked()
 	}
 	l.workers--
+	l.endedLocked()
+}
+
+// endedLocked tells those who wait for the end of a closed lane that somebody ended, if nothing is left to do.
+func (l *lane) endedLocked() {
+	if !l.closed || l.queued > 0 {
+		return
+	}
 	l.drained.Broadcast()
+	for _, w := range l.idle {
+		w.wake <- struct{}{}
+	}
+	l.idle = nil
+}
+
+// begin counts op as running, without a worker, if a worker would begin with it at once.
+func (l *lane) begin(op *Op) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.queued > 0 || l.running >= l.most || !l.blocked.empty() || !l.fitsLocked(op) {
+		return false
+	}
+	op.queue = l
+	l.running++
+	l.direct++
+	l.bytes += payload(op)
+	return true
+}
+
+// end ends what begin began, an operation with n bytes of payload.
+func (l *lane) end(n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.running--
+	l.direct--
+	l.bytes -= n
+	l.admitLocked()
+	if l.queued > 0 {
+		l.wakeLocked()
+	}
+	l.endedLocked()
 }
 
 // withdraw takes op out of the queue and reports whether it was there.
@@ -299,7 +345,7 @@ func (l *lane) close() {
 func (l *lane) drain() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.workers > 0 {
+	for l.workers > 0 || l.direct > 0 {
 		l.drained.Wait()
 	}
 }
