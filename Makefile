@@ -43,6 +43,7 @@ test race check: export TMPDIR ?= /var/tmp
 
 test: deps ## all tests, as CI runs them
 	@scripts/vm/image.sh
+	@scripts/uml/kernel.sh >/dev/null
 	@status=0; \
 	$(GO) test -race -timeout $(TIMEOUT) ./... || status=1; \
 	$(GO) test -timeout $(TIMEOUT) $(addprefix ./,$(FULL)) || status=1; \

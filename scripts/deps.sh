@@ -2,22 +2,24 @@
 # deps.sh [SET...]: installs the Debian packages that the tests need.
 #
 # Sets: demo (make demo), clients (NBD programs that the tests talk to), vm (building and
-# booting the guest). Without one: all. Packages that are there cost one dpkg-query.
+# booting the guest), uml (a guest kernel that is a process). Without one: all. Packages that are there cost one dpkg-query.
 set -euo pipefail
 
 demo=(qemu-utils libnbd-bin e2fsprogs fdisk)
 clients=(libnbd-bin python3-libnbd nbdkit qemu-utils fio e2fsprogs btrfs-progs util-linux xfsprogs mount gzip xz-utils zstd)
 vm=(qemu-system-x86 nbdkit mmdebstrap extlinux syslinux-common e2fsprogs fdisk mount busybox-static kmod cpio
 	libvirt-daemon libvirt-clients libxml2-utils)
+uml=(iproute2 busybox-static kmod coreutils util-linux mount e2fsprogs xfsprogs fio)
 
-[ $# -gt 0 ] || set -- demo clients vm
+[ $# -gt 0 ] || set -- demo clients vm uml
 wanted=()
 for set in "$@"; do
 	case $set in
 	demo) wanted+=("${demo[@]}") ;;
 	clients) wanted+=("${clients[@]}") ;;
 	vm) wanted+=("${vm[@]}") ;;
-	*) echo "deps.sh: no such set: $set (demo, clients, vm)" >&2; exit 2 ;;
+	uml) wanted+=("${uml[@]}") ;;
+	*) echo "deps.sh: no such set: $set (demo, clients, vm, uml)" >&2; exit 2 ;;
 	esac
 done
 

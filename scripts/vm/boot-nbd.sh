@@ -6,8 +6,8 @@
 # stdout. The script ends when the guest powers off: 0 if it said OS-OK, else 1. A guest
 # that takes longer than LIMIT seconds (default 120) is ended, and that is a failure.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=../beds.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../beds.sh"
 need qemu-system-x86_64
 usage() { echo "usage: boot-nbd.sh SOCKET EXPORT | boot-nbd.sh URI" >&2; exit 2; }
 

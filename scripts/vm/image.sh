@@ -7,8 +7,8 @@
 # data=SHA256 ..." (or "OS-BAD") and powers off.
 # It is shared by all tests: serve it read-only, or a copy, an import or a clone of it.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=../beds.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../beds.sh"
 image=$cache/disk.raw
 size=640M
 start=1048576 # of the partition, bytes

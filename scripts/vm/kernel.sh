@@ -5,8 +5,8 @@
 # The kernel is Debian's, downloaded and unpacked, not installed. The initramfs loads the
 # drivers of a virtio disk and ext4, and goes on into the file system on realroot=DEVICE.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source-path=SCRIPTDIR source=../beds.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../beds.sh"
 modules="virtio_pci virtio_blk ext4 crc32c_generic"
 
 exec 9>"$cache/kernel.lock"

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# common.sh: sourced by the scripts of this directory; where they keep what they build.
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cache=${SKERRY_CACHE:-$(cd "$here/../.." && pwd)/.cache}/vm
+# beds.sh: sourced by the scripts that build test beds, in directories beside it; where they keep what they build.
+here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
+bed=${here##*/}
+cache=${SKERRY_CACHE:-$(cd "$here/../.." && pwd)/.cache}/$bed
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 
@@ -15,6 +16,6 @@ built() { cat "${@:2}" | sha256sum >"$1.sum"; }
 need() {
 	local p
 	for p in "$@"; do
-		PATH=$PATH:/usr/sbin:/sbin command -v "$p" >/dev/null || { echo "$p is missing: run scripts/deps.sh vm" >&2; exit 1; }
+		PATH=$PATH:/usr/sbin:/sbin command -v "$p" >/dev/null || { echo "$p is missing: run scripts/deps.sh $bed" >&2; exit 1; }
 	done
 }
