@@ -14,6 +14,8 @@
 //
 // and close the sockets: the kernel holds its own references.
 //
+// The kernel spreads requests over as many connections as it has CPUs, and keeps the others for when those break.
+//
 // # A server that dies
 //
 // When a connection breaks, the kernel uses the others. When all are dead, requests wait for DeadTimeout, and only then

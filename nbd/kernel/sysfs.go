@@ -19,10 +19,11 @@ type Device struct {
 	// Attached says that a client is configured; its connections may be dead. The fields after it have no meaning without.
 	Attached bool
 	// PID is the process that attached the device, which may be gone.
-	PID         int
-	Size        int64 // bytes
-	BlockSize   int   // bytes
-	ReadOnly    bool
+	PID       int
+	Size      int64 // bytes
+	BlockSize int   // bytes
+	ReadOnly  bool
+	// Connections counts those that requests are spread over: all of the device's, but at most as many as there are CPUs.
 	Connections int
 	// Backend is what Config.Backend was.
 	Backend string
