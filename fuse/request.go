@@ -18,6 +18,7 @@ type request struct {
 	volume.Request
 	ended  chan error
 	buffer []byte
+	slices [1][]byte // of the result of a read
 	class  int
 	owners atomic.Int32
 	pool   *buffers
@@ -85,8 +86,18 @@ func (q *request) drop() {
 	q.pool.put(q)
 }
 
-// A request is also the result of a read: its buffer goes to the kernel as it is.
-var _ fuse.ReadResult = (*request)(nil)
+// A request is also the result of a read: its buffer goes to the kernel as it is. A result without Slices is done before it is
+// sent where splicing is off, and another request would change the buffer meanwhile.
+var _ interface {
+	fuse.ReadResult
+	Slices() ([][]byte, fuse.Status)
+} = (*request)(nil)
+
+// Slices tells the server to send the buffer before it calls Done.
+func (q *request) Slices() ([][]byte, fuse.Status) {
+	q.slices[0] = q.Data
+	return q.slices[:], fuse.OK
+}
 
 // Bytes implements [fuse.ReadResult].
 func (q *request) Bytes([]byte) ([]byte, fuse.Status) { return q.Data, fuse.OK }
