@@ -20,7 +20,7 @@ type nbdDoor struct {
 }
 
 func (d *nbdDoor) dial(s *server, export string) (*client.Client, error) {
-	network, address := endpoint(d.w.t, s.uris[0])
+	network, address := endpoint(d.w.t, s.nbd("vm1"))
 	return client.Dial(d.w.t.Context(), network, address, client.Options{Export: export, MetaContexts: []string{"base:allocation"}})
 }
 
@@ -69,6 +69,12 @@ func (d *nbdDoor) Extents(off, n int64) ([]fsxtest.Extent, error) {
 		off += int64(x.Length)
 	}
 	return all, err
+}
+
+// nbd returns the URI of an export. A mount's first line is its directory.
+func (s *server) nbd(export string) string {
+	_, address := endpoint(s.w.t, s.uris[len(s.uris)-1])
+	return "nbd+unix:///" + export + "?socket=" + address
 }
 
 // libnbdDoor is a connection of libnbd, in a process that does what it reads from stdin.
@@ -178,7 +184,7 @@ func (d *libnbdDoor) call(what string, off, n int64, data []byte) ([]byte, error
 }
 
 func (d *libnbdDoor) open(s *server) error {
-	uri := s.uri("vm1")
+	uri := s.nbd("vm1")
 	size, err := d.call("open", 0, int64(len(uri)), []byte(uri))
 	if err == nil {
 		_, err = fmt.Sscan(string(size), &d.size)
@@ -192,7 +198,7 @@ func (d *libnbdDoor) close() error {
 }
 
 func (d *libnbdDoor) readSnapshot(s *server, name string) ([]byte, error) {
-	uri := s.uri("vm1@" + name)
+	uri := s.nbd("vm1@" + name)
 	return d.call("all", 0, int64(len(uri)), []byte(uri))
 }
 

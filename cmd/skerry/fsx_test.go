@@ -53,7 +53,7 @@ func newFsxVolume(w *world, seed uint64, chunk int64, start func() *server, door
 	w.put("base", content, "--chunk-size", fmt.Sprint(chunk))
 	w.ok("snapshot", "-q", "base@s")
 	w.ok("clone", "-q", "base@s", "vm1")
-	v = &fsxVolume{w: w, start: start, s: start(), doors: doors, rand: rand.New(rand.NewPCG(seed, 1))}
+	v = &fsxVolume{w: w, start: start, s: start(), doors: doors, rand: rand.New(rand.NewPCG(seed, 100))}
 	if err := v.begin(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -184,38 +184,69 @@ func (v *fsxVolume) Sync() error              { return v.door().Sync() }
 
 func (v *fsxVolume) Extents(off, n int64) ([]fsxtest.Extent, error) { return v.door().Extents(off, n) }
 
-// resizer is a door through which the volume can be resized.
+// resizer is a door through which the volume can be resized. It is made smaller while no other door is open.
 type resizer interface{ resize(size int64) error }
 
-// Resize makes the volume larger in its process, or smaller while nobody holds it, or either through a door that can.
+// Resize resizes the volume through a door that can; else it makes it larger in its process, or smaller while nobody holds it.
 func (v *fsxVolume) Resize(size int64) error {
-	d := v.door()
-	if r, ok := d.(resizer); ok {
-		if err := r.resize(size); err != nil {
-			return err
-		}
-		return v.resized(size)
-	}
 	now, err := v.Size()
 	if err != nil {
 		return err
 	}
-	if size < now {
-		return v.released("resize", "-q", "--allow-shrink", "vm1", fmt.Sprint(size))
+	d := v.door()
+	r, ok := d.(resizer)
+	switch {
+	case ok:
+		err = v.alone(d, size < now, func() error { return r.resize(size) })
+	case size < now:
+		err = v.released("resize", "-q", "--allow-shrink", "vm1", fmt.Sprint(size))
+	default:
+		_, err = v.control.Resize(v.w.t.Context(), "vm1", control.NewSize{Size: size})
 	}
-	if _, err := v.control.Resize(v.w.t.Context(), "vm1", control.NewSize{Size: size}); err != nil {
+	if err != nil {
 		return err
 	}
 	return v.resized(size)
 }
 
-// resized opens the doors again that do not see another size.
+// alone does something while only one door is open, if that matters.
+func (v *fsxVolume) alone(d door, matters bool, do func() error) error {
+	if !matters {
+		return do()
+	}
+	for _, other := range v.doors {
+		if other != d {
+			if err := other.close(); err != nil {
+				return err
+			}
+		}
+	}
+	// The process notices a while after the doors that they are closed.
+	err := do()
+	for range 1000 {
+		if !errors.Is(err, syscall.EBUSY) {
+			break
+		}
+		err = do()
+	}
+	for _, other := range v.doors {
+		if other != d && err == nil {
+			err = other.open(v.s)
+		}
+	}
+	return err
+}
+
+// resized makes sure that all doors see another size: connections never see one.
 func (v *fsxVolume) resized(size int64) error {
 	for _, d := range v.doors {
-		if n, err := d.Size(); err != nil || n == size {
-			continue
+		var err error
+		if f, ok := d.(*fuseDoor); ok {
+			err = f.sees(size)
+		} else if n, _ := d.Size(); n != size {
+			err = errors.Join(d.close(), d.open(v.s))
 		}
-		if err := errors.Join(d.close(), d.open(v.s)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -299,6 +330,61 @@ func TestFsxNBDLargeChunks(t *testing.T) {
 	o := v.options(seed, content, usualChunk)
 	o.MaxSize = 10 * mib
 	v.exercise(o, operations)
+}
+
+// TestFsxNBDStripes writes through several connections at once.
+func TestFsxNBDStripes(t *testing.T) {
+	seed, operations := fsxtest.Settings(t, 4000, 200_000)
+	w := newPool(t)
+	v, content := newFsxVolume(w, seed, fsxChunk, w.serveAll, &nbdDoor{w: w}, &nbdDoor{w: w}, newLibnbdDoor(w))
+	v.stripes(seed, content, operations)
+}
+
+// stripes lets several exercisers have a part of the volume each, at once, through one door each: blocks, and then parts of blocks. After each of
+// several rounds the server is killed.
+func (v *fsxVolume) stripes(seed uint64, content []byte, operations int) {
+	v.w.t.Helper()
+	const count, rounds = 4, 4
+	for _, stripe := range []int64{4096, 1000} {
+		var parts [count]*fsxtest.Exerciser
+		for i := range parts {
+			part := fsxtest.Striped(v.doors[i%len(v.doors)], int64(i), count, stripe)
+			size, err := part.Size()
+			if err != nil {
+				v.w.t.Fatal(err)
+			}
+			of := make([]byte, size)
+			for at := int64(0); at < size; at++ {
+				of[at] = content[(at/stripe*count+int64(i))*stripe+at%stripe]
+			}
+			o := fsxtest.Options{Seed: seed, Stream: uint64(i), Content: of, Chunk: fsxChunk / count, Longest: 16 << 10}
+			if parts[i], err = fsxtest.New(part, o); err != nil {
+				v.w.t.Fatal(err)
+			}
+		}
+		for range rounds {
+			var all sync.WaitGroup
+			var errs [count]error
+			for i, e := range parts {
+				all.Go(func() { errs[i] = e.Run(operations / 2 / rounds / count) })
+			}
+			all.Wait()
+			if err := errors.Join(append(errs[:], v.Sync(), v.killed())...); err != nil {
+				v.w.t.Fatalf("stripes of %d bytes: %v", stripe, err)
+			}
+			for _, e := range parts {
+				if err := e.Verify(); err != nil {
+					v.w.t.Fatalf("stripes of %d bytes, killed: %v", stripe, err)
+				}
+			}
+		}
+		for i, e := range parts {
+			for at, b := range e.Content() {
+				content[(int64(at)/stripe*count+int64(i))*stripe+int64(at)%stripe] = b
+			}
+		}
+	}
+	v.end(content)
 }
 
 // serveAll starts a server that leases volumes while they are used.

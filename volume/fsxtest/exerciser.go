@@ -15,6 +15,7 @@ const maxSnapshots = 4
 // Options say how a disk is exercised. Those that say "every" are for about one operation in so many; 0: none.
 type Options struct {
 	Seed    uint64
+	Stream  uint64 // exercisers with one seed and different streams do different things
 	Content []byte // what the disk has at first; nil: zeros
 	Chunk   int64  // bytes: ranges cluster around multiples of it
 	Unit    int64  // offsets and lengths are multiples of it, as the size of the disk is; 0: 1
@@ -71,7 +72,7 @@ func New(d Disk, o Options) (*Exerciser, error) {
 	}
 	v, _ := d.(Volume)
 	return &Exerciser{
-		disk: d, volume: v, options: o, rand: rand.New(rand.NewPCG(o.Seed, 0)), initial: bytes.Clone(o.Content), model: bytes.Clone(o.Content),
+		disk: d, volume: v, options: o, rand: rand.New(rand.NewPCG(o.Seed, o.Stream)), initial: bytes.Clone(o.Content), model: bytes.Clone(o.Content),
 		snapshots: map[string][]byte{},
 	}, nil
 }
