@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"skerry/drivers"
+	"skerry/drivers/faulty"
 	"skerry/drivers/mem"
 	"skerry/locking"
 	"skerry/nbd"
@@ -18,7 +19,7 @@ import (
 const mib = 1 << 20
 
 // memPool opens a pool in memory, in another process each time.
-func memPool(t *testing.T, b *mem.Backend) *catalog.Pool {
+func memPool(t *testing.T, b drivers.Backend) *catalog.Pool {
 	t.Helper()
 	e := drivers.NewEngine(b, drivers.Options{})
 	if err := catalog.Init(t.Context(), e); err != nil && !errors.Is(err, catalog.ErrPoolExists) {
@@ -164,6 +165,31 @@ func TestUnknownExports(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
+}
+
+// TestADescriptionOfAnOpenExportTouchesNoStorage: clients ask every second, also while the storage hangs.
+func TestADescriptionOfAnOpenExportTouchesNoStorage(t *testing.T) {
+	b := faulty.Wrap(mem.New(mem.Options{}))
+	p := memPool(t, b)
+	newVolume(t, p, "vm1")
+	x := New(p, Options{})
+	dev, release, err := x.NBD().Open(t.Context(), "vm1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.(*volume.Device).Resize(t.Context(), 2*mib); err != nil {
+		t.Fatal(err)
+	}
+	b.SetHook(func(c faulty.Call) faulty.Action { return faulty.Fail(drivers.ErrUnavailable) })
+	info, err := x.NBD().Describe(t.Context(), "vm1")
+	if err != nil || info.Size != 2*mib || info.ReadOnly || info.Description != "volume vm1" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	b.SetHook(nil)
+	release()
+	if info, err := x.NBD().Describe(t.Context(), "vm1"); err != nil || info.Size != 2*mib {
+		t.Errorf("closed: %+v, %v", info, err)
+	}
 }
 
 func TestReadOnlyDeviceRefusesChanges(t *testing.T) {
