@@ -13,6 +13,7 @@ import (
 	"skerry/locking"
 	"skerry/mapper"
 	"skerry/mapper/journal"
+	"skerry/nbd/kernel"
 	"skerry/nbd/load"
 	"skerry/volume"
 	"skerry/volume/catalog"
@@ -96,6 +97,11 @@ func classes() []Class {
 		{"changed", ExitError, "skerry diff shows what was written; --rollback gives it up", []error{catalog.ErrChanged}},
 		{"not_found", ExitNotFound, says, []error{catalog.ErrNotFound}},
 		{"file_exists", ExitExists, says, []error{fs.ErrExist}},
+		{"no_device", ExitNotFound, "skerry attached shows what is attached", []error{kernel.ErrNotAttached}},
+		{"device_in_use", ExitInUse, "choose another device, or end what uses it", []error{kernel.ErrInUse}},
+		{"no_module", ExitUnavailable, "load it with: modprobe nbd", []error{kernel.ErrNoModule}},
+		{"device", ExitError, "see the limits of kernel devices with: skerry attach --help", []error{kernel.ErrConfig}},
+		{"device_permission", ExitError, "run it as root", []error{kernel.ErrPermission}},
 		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers (skerry doctor DIR), then try again", []error{drivers.ErrUnavailable}},
 		{"failed", ExitError, "end the process that holds the volume and open it again: what was flushed before is safe", []error{volume.ErrFailed}},
 		{"read_only", ExitError, "to write what a snapshot has, make a volume of it with: skerry clone", []error{volume.ErrReadOnly}},
@@ -152,3 +158,13 @@ func (r *Remote) Error() string { return r.Message }
 
 // Unwrap returns the error that stands for the class, nil if the class is not known here.
 func (r *Remote) Unwrap() error { return r.sentinel }
+
+// ByExit returns an error that stands for the errors with an exit code, nil if there is none.
+func ByExit(code int) error {
+	for _, c := range classes() {
+		if c.Exit == code && c.Exit != ExitError {
+			return c.is[0]
+		}
+	}
+	return nil
+}
