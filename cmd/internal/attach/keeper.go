@@ -1,0 +1,364 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"skerry/nbd/kernel"
+)
+
+// ErrKept says that a device has a keeper already.
+var ErrKept = errors.New("another process keeps the device")
+
+// offerTicks is after how many ticks a device is offered new connections without a reason.
+const offerTicks = 10
+
+// flagReadOnly is NBD_FLAG_READ_ONLY of the protocol's transmission flags.
+const flagReadOnly = 1 << 1
+
+// keeper looks after one device.
+type keeper struct {
+	h   *Host
+	rec Record
+
+	child *child        // own server that this process started; nil: another keeper did, or nobody
+	stale bool          // the device may have dead connections
+	pause time.Duration // after the next start of the server
+	next  time.Time     // no start of the server before
+	ticks int
+	said  string // what was logged last, to say it once
+}
+
+// RunKeeper keeps the device of a record until it is detached or ctx ends, and calls ready once, when the device is usable or why it is
+// not. It leaves device and server as they are. It fails with ErrKept if the device has a keeper.
+func (h *Host) RunKeeper(ctx context.Context, key string, ready func(Record, error)) error {
+	unlock, err := tryLock(h.files(key).keeper)
+	if errors.Is(err, errLocked) {
+		err = ErrKept
+	}
+	if err != nil {
+		ready(Record{}, err)
+		return err
+	}
+	ctx, leave := h.register(ctx, key)
+	defer func() { unlock(); leave() }() // who waits for the end finds the lock free
+	k := &keeper{h: h}
+	if k.rec, err = h.load(key); err == nil {
+		k.rec.Keeper, err = self()
+	}
+	if err == nil {
+		err = k.begin(ctx)
+	}
+	ready(k.rec, err)
+	if err != nil {
+		return err
+	}
+	return k.keep(ctx)
+}
+
+// register makes a keeper known to the rest of this process.
+func (h *Host) register(ctx context.Context, key string) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &running{end: cancel, ended: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running == nil {
+		h.running = map[string]*running{}
+	}
+	h.running[key] = r
+	return ctx, func() {
+		cancel()
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.running, key)
+		close(r.ended)
+	}
+}
+
+// begin makes the device, or takes over one that is there.
+func (k *keeper) begin(ctx context.Context) error {
+	found, err := k.h.find(k.rec.Target)
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		d := found[0]
+		k.rec.Device, k.rec.Index, k.rec.Size = kernel.Path(d.Index), d.Index, d.Size
+		k.stale = true
+		if err := k.save(); err != nil {
+			return err
+		}
+		k.step(ctx) // what fails is tried again
+		return nil
+	}
+	k.rec.Device = ""
+	if err := k.save(); err != nil {
+		return err
+	}
+	err = k.make(ctx)
+	if err != nil {
+		// What cannot be attached leaves nothing behind.
+		err = errors.Join(err, k.h.endServer(context.WithoutCancel(ctx), k.rec, unix.SIGTERM), k.h.forget(k.rec.key()))
+	}
+	return err
+}
+
+// make makes the device.
+func (k *keeper) make(ctx context.Context) error {
+	if k.rec.Server.Own {
+		if err := k.serve(ctx); err != nil {
+			return err
+		}
+	}
+	sockets, e, err := k.h.connect(ctx, k.rec)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", k.rec.Server.URI, err)
+	}
+	defer kernel.Close(sockets)
+	config, err := kernel.ConfigFor(e)
+	if err != nil {
+		return fmt.Errorf("%s: %w", k.rec.Name(), err)
+	}
+	if k.rec.ReadOnly {
+		config.Flags |= flagReadOnly
+	}
+	config.Index = kernel.AnyIndex
+	if k.rec.Want != "" {
+		if config.Index, err = kernel.ParsePath(k.rec.Want); err != nil {
+			return err
+		}
+	}
+	config.Backend, config.DeadTimeout, config.RequestTimeout = k.rec.backend(), k.rec.Dead, k.rec.Request
+	index, err := k.h.Kernel.Connect(config, sockets)
+	if err != nil {
+		return err
+	}
+	k.rec.Device, k.rec.Index, k.rec.Size, k.rec.Connected = kernel.Path(index), index, e.Size, true
+	k.rec.ReadOnly = config.Flags&flagReadOnly != 0
+	k.rec.Connections = len(sockets)
+	if err := k.save(); err != nil {
+		return errors.Join(err, k.h.Kernel.Disconnect(index))
+	}
+	if err := k.h.Kernel.RaiseRequestSize(index, int64(e.MaxPayload)); err != nil {
+		k.h.Log.Warn("large requests are cut into small ones", "device", k.rec.Device, "err", err)
+	}
+	return nil
+}
+
+// serve sees to it that the own server runs: one that another keeper started, or a new one.
+func (k *keeper) serve(ctx context.Context) error {
+	if _, p, err := probe(ctx, k.rec.Server.URI); err == nil {
+		k.rec.Server.Process = p
+		return k.save()
+	}
+	c, err := k.h.startServer(ctx, k.rec, func(p Process) error {
+		k.rec.Server.Process = p
+		return k.save()
+	})
+	if err != nil {
+		return err
+	}
+	k.child = c
+	k.h.Log.Info("server started", "volume", k.rec.Name(), "pid", c.process.PID)
+	return nil
+}
+
+func (k *keeper) save() error { return k.h.save(k.rec) }
+
+// keep looks after the device until it is gone or ctx ends.
+func (k *keeper) keep(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	breaks := make(chan struct{}, 1)
+	listening := make(chan struct{})
+	go func() {
+		defer close(listening)
+		err := k.h.Kernel.Breaks(ctx, func(index int) {
+			if index != k.rec.Index && index != kernel.AnyIndex {
+				return
+			}
+			select {
+			case breaks <- struct{}{}:
+			default: // it will be looked at anyhow
+			}
+		})
+		if err != nil {
+			k.h.Log.Warn("broken connections are found late", "device", k.rec.Device, "err", err)
+		}
+	}()
+	defer func() { cancel(); <-listening }()
+	tick := time.NewTicker(k.h.Tick)
+	defer tick.Stop()
+	for {
+		var ended chan struct{} // never, if the server is not this process's child
+		if k.child != nil {
+			ended = k.child.ended
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ended:
+			k.child = nil
+			k.stale = true
+			k.h.Log.Warn("the server has died", "volume", k.rec.Name(), "pid", k.rec.Server.Process.PID)
+		case <-breaks:
+			k.stale = true
+		case <-tick.C:
+			// Notices may be lost. A socket that the kernel has no use for is only closed again.
+			k.ticks++
+			k.stale = k.stale || k.ticks%offerTicks == 0
+		}
+		if err := k.step(ctx); errors.Is(err, errGone) {
+			return k.leave(ctx)
+		}
+	}
+}
+
+// step looks at device and server once, and mends what can be mended. It fails only with errGone.
+func (k *keeper) step(ctx context.Context) error {
+	d, there, err := k.h.device(k.rec.Index, k.rec.Target)
+	if err == nil && !there {
+		return errGone
+	}
+	if err == nil {
+		err = k.mend(ctx, d)
+	}
+	if ctx.Err() != nil {
+		return nil // what failed for that says nothing
+	}
+	if k.rec.Connected != (err == nil) {
+		k.rec.Connected = err == nil
+		err = errors.Join(err, k.save())
+	}
+	switch {
+	case err != nil && err.Error() != k.said:
+		k.said = err.Error()
+		k.h.Log.Warn("the device waits for its server", "device", k.rec.Device, "volume", k.rec.Name(), "err", err)
+	case err == nil && k.said != "":
+		k.said = ""
+		k.h.Log.Info("the device is connected again", "device", k.rec.Device, "volume", k.rec.Name())
+	}
+	return nil
+}
+
+// mend gives the device a server, connections and the volume's size.
+func (k *keeper) mend(ctx context.Context, d kernel.Device) error {
+	e, p, err := probe(ctx, k.rec.Server.URI)
+	if err != nil {
+		k.stale = true // whatever it was, the connections may have ended with it
+		if err := k.revive(ctx, err); err != nil {
+			return err
+		}
+		if e, p, err = probe(ctx, k.rec.Server.URI); err != nil {
+			return err
+		}
+	}
+	if k.rec.Server.Process != p {
+		k.rec.Server.Process = p
+		if err := k.save(); err != nil {
+			return err
+		}
+	}
+	if k.stale {
+		if err := k.reconnect(ctx, d.Index); err != nil {
+			return err
+		}
+		k.stale = false
+	}
+	if e.Size != d.Size {
+		// The server has the new size first, or it would refuse what lies beyond the old one.
+		if _, err := k.h.Kernel.Reconfigure(d.Index, kernel.Change{Backend: d.Backend, Size: e.Size}, nil); err != nil {
+			return err
+		}
+		k.h.Log.Info("the device has another size", "device", k.rec.Device, "volume", k.rec.Name(), "bytes", e.Size, "before", d.Size)
+	}
+	if k.rec.Size != e.Size {
+		k.rec.Size = e.Size
+		return k.save()
+	}
+	return nil
+}
+
+// reconnect offers the device new connections, of which the kernel takes as many as are dead.
+func (k *keeper) reconnect(ctx context.Context, index int) error {
+	sockets, _, err := k.h.connect(ctx, k.rec)
+	if errors.Is(err, errOther) && k.rec.Server.Own {
+		// It has a volume open that is none of this device's.
+		return errors.Join(err, k.h.endServer(ctx, k.rec, unix.SIGTERM))
+	}
+	if err != nil {
+		return err
+	}
+	defer kernel.Close(sockets)
+	taken, err := k.h.Kernel.Reconfigure(index, kernel.Change{Backend: k.rec.backend()}, sockets)
+	if err == nil && taken > 0 {
+		k.h.Log.Info("new connections", "device", k.rec.Device, "volume", k.rec.Name(), "number", taken)
+	}
+	return err
+}
+
+// revive brings the server back that did not answer, if that can be done here; else it returns why.
+func (k *keeper) revive(ctx context.Context, why error) error {
+	if !k.rec.Server.Own {
+		return k.follow(ctx, why)
+	}
+	if k.rec.Server.Process.alive() {
+		return why // busy, stopped or hung: it may come back, and has what was acknowledged
+	}
+	now := time.Now()
+	if now.Before(k.next) {
+		return why
+	}
+	if err := k.h.verify(ctx, k.rec.Target); err != nil {
+		return err
+	}
+	if now.After(k.next.Add(lastPause)) {
+		k.pause = 0 // the last one lived long
+	}
+	k.pause = min(max(2*k.pause, firstPause), lastPause)
+	k.next = now.Add(k.pause)
+	return k.serve(ctx)
+}
+
+// follow finds the place where somebody's server serves the volume now.
+func (k *keeper) follow(ctx context.Context, why error) error {
+	if k.rec.URI != "" {
+		return why
+	}
+	f, err := k.h.Lookup(ctx, k.rec.Target)
+	if err != nil || f.Holder == nil {
+		return why
+	}
+	uri, err := k.h.servedBy(ctx, k.rec.Target, f, k.rec.ReadOnly)
+	if err != nil || uri == "" || uri == k.rec.Server.URI {
+		return why
+	}
+	k.rec.Server.URI = uri
+	return k.save()
+}
+
+// leave ends what belongs to a device that somebody else has disconnected.
+func (k *keeper) leave(ctx context.Context) error {
+	k.h.Log.Warn("the device was disconnected by another program", "device", k.rec.Device, "volume", k.rec.Name())
+	return errors.Join(k.h.endServer(ctx, k.rec, unix.SIGTERM), k.h.forget(k.rec.key()))
+}
+
+// endServer ends the own server of a record, if it has one that lives, and returns when it has ended.
+func (h *Host) endServer(ctx context.Context, r Record, sig unix.Signal) error {
+	if !r.Server.Own {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, serverTime)
+	defer cancel()
+	if err := r.Server.Process.end(ctx, sig); err != nil {
+		return err
+	}
+	// A keeper that died before it could write who its server is.
+	if _, p, err := probe(ctx, r.Server.URI); err == nil {
+		return p.end(ctx, sig)
+	}
+	return nil
+}
