@@ -8,6 +8,7 @@ BENCH    ?= .
 TIMEOUT  ?= 20m
 PREFIX   ?= /usr/local
 MANDIR   ?= $(PREFIX)/share/man
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
 
 # Packages whose tests take samples under the race detector: `make test` runs them once more without, in full.
 FULL     ?= volume volume/collect
@@ -21,7 +22,7 @@ help: ## this list
 build: ## bin/skerry
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/skerry ./cmd/skerry
 
-install: build ## the program, its manual pages and completion, below DESTDIR and PREFIX
+install: build ## the program, its manual pages, completion and systemd units, below DESTDIR and PREFIX
 	install -D -m 755 bin/skerry $(DESTDIR)$(PREFIX)/bin/skerry
 	bin/skerry man $(DESTDIR)$(MANDIR)/man1
 	@mkdir -p $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
@@ -29,6 +30,9 @@ install: build ## the program, its manual pages and completion, below DESTDIR an
 	bin/skerry completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/skerry
 	bin/skerry completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_skerry
 	bin/skerry completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/skerry.fish
+	@mkdir -p $(DESTDIR)$(UNITDIR)
+	for unit in $(notdir $(wildcard scripts/systemd/*.service scripts/systemd/*.socket)); do \
+		sed 's|@bindir@|$(PREFIX)/bin|' "scripts/systemd/$$unit" > "$(DESTDIR)$(UNITDIR)/$$unit" || exit 1; done
 
 demo: ## a volume's life from import to rollback, on this machine, in a minute
 	@scripts/deps.sh demo
