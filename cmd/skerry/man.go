@@ -73,6 +73,8 @@ func manTail() string {
 	})
 	section("ENVIRONMENT", [][2]string{
 		{"SKERRY_POOL", "the pool, where --pool does not say"},
+		{"GOMEMLIMIT", "memory limit of serve, mount and attach, such as 2GiB; 768MiB without it"},
+		{"NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS", "what systemd tells a service and wants to be told"},
 		{"XDG_CONFIG_HOME", "directory in place of ~/.config"},
 		{"XDG_DATA_HOME", "directory in place of ~/.local/share"},
 		{"XDG_RUNTIME_DIR", "directory of the control sockets of processes that hold volumes"},
