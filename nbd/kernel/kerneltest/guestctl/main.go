@@ -2,6 +2,7 @@
 //
 //	guestctl attach ADDRESS EXPORT CONNECTIONS BACKEND REQUEST-TIMEOUT DEAD-TIMEOUT   prints the index
 //	guestctl keep INDEX ADDRESS EXPORT CONNECTIONS BACKEND        says KEEPING, then REPLACED N
+//	guestctl replace INDEX ADDRESS EXPORT CONNECTIONS BACKEND     once; says REPLACED N
 //	guestctl resize INDEX SIZE BACKEND
 //	guestctl detach|disconnect INDEX
 //	guestctl look                                                 a line for each device
@@ -32,7 +33,7 @@ func main() {
 }
 
 func run(args []string) error {
-	want := map[string]int{"attach": 6, "keep": 5, "resize": 3, "detach": 1, "disconnect": 1, "look": 0}
+	want := map[string]int{"attach": 6, "keep": 5, "replace": 5, "resize": 3, "detach": 1, "disconnect": 1, "look": 0}
 	if n, known := want[first(args)]; !known || len(args) != n+1 {
 		return fmt.Errorf("not understood: %q", args)
 	}
@@ -55,6 +56,12 @@ func run(args []string) error {
 	switch verb {
 	case "keep":
 		return keep(c, index, args[1:])
+	case "replace":
+		taken, err := replace(c, index, args[1:])
+		if err == nil {
+			fmt.Println("REPLACED", taken)
+		}
+		return err
 	case "resize":
 		size, err := strconv.ParseInt(args[1], 10, 64)
 		if err != nil {
