@@ -21,6 +21,7 @@ type dirty struct {
 	creates uint64            // numbers creations
 	written []*objectState    // those with blocks to flush, and some that have none any more
 	dropped []journal.Object
+	recent  recent
 }
 
 // fan is a group with creations that are not known to be durable, up to the one numbered last.
@@ -76,13 +77,50 @@ func (d *dirty) created(group string) {
 	d.fans[group] = d.creates
 }
 
-// write notes that blocks [first, end) were written.
-func (d *dirty) write(o journal.Object, first, end int) {
+// write notes that blocks [first, end) were written. whole is what they hold now, nil if that is not known.
+func (d *dirty) write(o journal.Object, first, end int, whole []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.stateLocked(o)
 	s.written.Set(first, end)
 	d.listLocked(s)
+	if whole != nil {
+		d.recent.put(o, first, whole)
+	} else {
+		d.recent.forget(o, first, end)
+	}
+}
+
+// punch notes that blocks [first, end) are about to become zeros, or may have.
+func (d *dirty) punch(o journal.Object, first, end int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.recent.forget(o, first, end)
+}
+
+// recall fills p with blocks of o, the first one of which is named and which are locked, as far as what they hold is known. It
+// returns the runs that are not.
+func (d *dirty) recall(o journal.Object, first int, p []byte) (unknown []blockRun) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for b := first; len(p) > 0; b, p = b+1, p[chunk.BlockSize:] {
+		if d.recent.get(o, b, p[:chunk.BlockSize]) {
+			continue
+		}
+		if k := len(unknown); k > 0 && unknown[k-1].end == b {
+			unknown[k-1].end++
+		} else {
+			unknown = append(unknown, blockRun{first: b, end: b + 1})
+		}
+	}
+	return unknown
+}
+
+// recorded notes that a flush has put what it captured where it belongs.
+func (d *dirty) recorded() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.recent.reset(smallFlush)
 }
 
 func (d *dirty) listLocked(s *objectState) {
@@ -104,12 +142,25 @@ func (d *dirty) drop(index uint64, serials []chunk.Serial) {
 	}
 }
 
-// written is what a flush captured of one object: blocks to make durable, and
-// those of them that have older data in the journal.
+// written is what a flush captured of one object: blocks to make durable.
 type written struct {
 	object journal.Object
 	blocks chunk.Bitmap
-	stale  chunk.Bitmap
+}
+
+// stale returns those of the captured blocks of an object that have older data in the journal.
+func (d *dirty) stale(w written) chunk.Bitmap {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.objects[w.object]
+	if s == nil || s.journaled == nil && s.before == nil {
+		return nil
+	}
+	u := union(s.journaled, s.before)
+	for i := range u {
+		u[i] &= w.blocks[i]
+	}
+	return u
 }
 
 // capture asks for the last frame and then takes the written blocks, ordered by object; from now on they count as flushed. In this order: what a
@@ -118,21 +169,25 @@ func (d *dirty) capture(last func() uint64) (frame uint64, objects []written, fa
 	frame = last()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range d.written {
+	objects = make([]written, 0, len(d.written))
+	var fresh chunk.Bitmap
+	for i, s := range d.written {
 		s.listed = false
-		w := written{object: s.object, blocks: union(s.written, s.cutting)}
+		w := written{object: s.object, blocks: s.written}
+		for i := range s.cutting {
+			w.blocks[i] |= s.cutting[i]
+		}
+		s.cutting = nil
 		n := w.blocks.Count()
 		if n == 0 {
 			continue
 		}
 		count += n
-		if s.journaled != nil || s.before != nil {
-			w.stale = union(s.journaled, s.before)
-			for i := range w.stale {
-				w.stale[i] &= w.blocks[i]
-			}
+		words := len(s.written)
+		if fresh == nil {
+			fresh = make(chunk.Bitmap, (len(d.written)-i)*words)
 		}
-		s.written, s.cutting = chunk.NewBitmap(d.blocks), nil
+		s.written, fresh = fresh[:words:words], fresh[words:]
 		objects = append(objects, w)
 	}
 	clear(d.written)

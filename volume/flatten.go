@@ -346,7 +346,7 @@ func (d *Device) readInherited(ctx context.Context, p chunk.Piece, buf []byte) (
 func (d *Device) publishRuns(ctx context.Context, o object, runs []blockRun, data bool) error {
 	for _, r := range runs {
 		if !r.zero {
-			d.dirty.write(o.Object, r.first, r.end)
+			d.dirty.write(o.Object, r.first, r.end, nil)
 		}
 	}
 	err := d.record(ctx, func(b *journal.Batch) {

@@ -131,6 +131,7 @@ func (d *Device) flushInside(ctx context.Context, leave func()) error {
 		seq, err = d.flushObjects(ctx, w, objects, fans, covers, voids)
 	}
 	leave()
+	d.dirty.recorded()
 	switch {
 	case errors.Is(err, journal.ErrFull):
 		d.dirty.restore(objects)
@@ -173,7 +174,7 @@ func eachRun(b chunk.Bitmap, fn func(first, end int)) {
 // appended, so that what the journal says of a block is in the order in which it was written. Locks are taken in ascending
 // order; nobody else holds several.
 func (d *Device) flushToJournal(ctx context.Context, w *journal.Writer, objects []written, covers uint64) (uint64, error) {
-	var locked []held
+	locked := make([]held, 0, len(objects))
 	defer func() {
 		for _, h := range locked {
 			d.locks.unlock(h)
@@ -210,7 +211,6 @@ func (d *Device) flushToJournal(ctx context.Context, w *journal.Writer, objects 
 
 // recordBlocks adds the content of an object's captured blocks to b, which is appended as it fills up.
 func (d *Device) recordBlocks(ctx context.Context, w *journal.Writer, b *journal.Batch, o written) error {
-	name := chunk.DataName(d.id, o.object.Chunk, o.object.Serial)
 	var err error
 	eachRun(o.blocks, func(first, end int) {
 		for first < end && err == nil {
@@ -222,12 +222,23 @@ func (d *Device) recordBlocks(ctx context.Context, w *journal.Writer, b *journal
 				continue
 			}
 			n = min(n, end-first)
-			err = d.guest.ReadAt(ctx, name, b.DataFill(o.object, first, n), int64(first)*chunk.BlockSize)
+			err = d.readWritten(ctx, o.object, first, b.DataFill(o.object, first, n))
 			first += n
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("record chunk %d: %w", o.object.Chunk, err)
+	}
+	return nil
+}
+
+// readWritten fills p with blocks of an object, which are locked.
+func (d *Device) readWritten(ctx context.Context, o journal.Object, first int, p []byte) error {
+	for _, r := range d.dirty.recall(o, first, p) {
+		part := p[(r.first-first)*chunk.BlockSize : (r.end-first)*chunk.BlockSize]
+		if err := d.guest.ReadAt(ctx, chunk.DataName(d.id, o.Chunk, o.Serial), part, int64(r.first)*chunk.BlockSize); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -248,7 +259,7 @@ func (d *Device) flushObjects(ctx context.Context, w *journal.Writer, objects []
 	b.AsOf(voids)
 	var err error
 	for _, o := range objects {
-		eachRun(o.stale, func(first, end int) {
+		eachRun(d.dirty.stale(o), func(first, end int) {
 			if err == nil && b.Room() < 2*journal.MaxEntry {
 				_, err = w.Append(ctx, b)
 				b.Reset()

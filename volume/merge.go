@@ -127,7 +127,7 @@ func (d *Device) merge(ctx context.Context, index uint64) error {
 	}
 	for _, s := range segs {
 		if first, end := blocks(s); !s.Zero {
-			d.dirty.write(o.Object, first, end)
+			d.dirty.write(o.Object, first, end, nil)
 		}
 	}
 	err = d.record(ctx, func(b *journal.Batch) {

@@ -156,7 +156,7 @@ func (d *Device) writeInline(r *Request) bool {
 		return false
 	}
 	// A failed write may have changed some of the blocks: they count as written.
-	d.dirty.write(object, first, end)
+	d.dirty.write(object, first, end, wholeBlocks(p, r.Data, op.Err))
 	if isUnknown(op.Err) {
 		d.retired.add(object)
 		d.retired.exposed.Add(1)

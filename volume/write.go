@@ -178,18 +178,26 @@ func (d *Device) writeOnce(ctx context.Context, p chunk.Piece, data []byte) (o o
 	}
 	if plan.InPlace {
 		err := d.guest.WriteAt(ctx, o.name, data, p.Off)
-		d.dirty.write(o.Object, first, end) // also of a failed write, which may have changed some
+		d.dirty.write(o.Object, first, end, wholeBlocks(p, data, err)) // also of a failed write, which may have changed some
 		return o, err
 	}
 	if err := d.writeEdges(ctx, o, p, data, plan); err != nil {
 		if plan.Writable {
-			d.dirty.write(o.Object, first, end) // blocks that it had may have changed
+			d.dirty.write(o.Object, first, end, nil) // blocks that it had may have changed
 		} else {
 			d.dirty.drop(p.Index, []chunk.Serial{o.Serial})
 		}
 		return o, err
 	}
-	return object{}, d.publish(ctx, o, first, end)
+	return object{}, d.publish(ctx, o, first, end, wholeBlocks(p, data, nil))
+}
+
+// wholeBlocks returns data if it is what the blocks of a piece hold after it was written with that outcome.
+func wholeBlocks(p chunk.Piece, data []byte, err error) []byte {
+	if err != nil || (p.Off|p.Length)%chunk.BlockSize != 0 {
+		return nil
+	}
+	return data
 }
 
 // lockFor locks the blocks [first, end) of a chunk for a change and returns the plan for them. Unless the plan suits, the
@@ -288,9 +296,9 @@ func (d *Device) writeBlock(ctx context.Context, o object, block int, off int64,
 	return d.guest.WriteAt(ctx, o.name, buf, start)
 }
 
-// publish makes the blocks [first, end) of a chunk those of an object that has been written.
-func (d *Device) publish(ctx context.Context, o object, first, end int) error {
-	d.dirty.write(o.Object, first, end)
+// publish makes the blocks [first, end) of a chunk those of an object that has been written. whole is as in dirty.write.
+func (d *Device) publish(ctx context.Context, o object, first, end int, whole []byte) error {
+	d.dirty.write(o.Object, first, end, whole)
 	err := d.record(ctx, func(b *journal.Batch) { b.Delta(o.Object, first, end, false, false) })
 	if err != nil {
 		return err
@@ -407,6 +415,7 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) (e
 	}
 	d.dirty.touch(o.Object)
 	// The blocks stay dirty: a flush that began before the zeros were recorded covers what the blocks held, and not the zeros.
+	d.dirty.punch(o.Object, first, end)
 	err = d.guest.PunchHole(ctx, o.name, int64(first)*chunk.BlockSize, int64(end-first)*chunk.BlockSize)
 	if isUnknown(err) {
 		d.retired.add(o.Object)
