@@ -184,6 +184,7 @@ func fsxMount(w *world, lines int, args ...string) (start func() *server, d *fus
 }
 
 func TestFsxFUSE(t *testing.T) {
+	t.Parallel()
 	seed, operations := fsxtest.Settings(t, 20_000, 1_000_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 1)
@@ -192,7 +193,8 @@ func TestFsxFUSE(t *testing.T) {
 }
 
 func TestFsxFUSELargeChunks(t *testing.T) {
-	seed, operations := fsxtest.Settings(t, 2000, 100_000)
+	t.Parallel()
+	seed, operations := fsxtest.Settings(t, 1500, 100_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 1)
 	v, content := newFsxVolume(w, seed, usualChunk, start, file)
@@ -203,6 +205,7 @@ func TestFsxFUSELargeChunks(t *testing.T) {
 
 // TestFsxBothDoors: what is done through NBD is seen through FUSE at once, and the other way round.
 func TestFsxBothDoors(t *testing.T) {
+	t.Parallel()
 	seed, operations := fsxtest.Settings(t, 10_000, 500_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 2, "--nbd", "unix:s")
@@ -212,6 +215,7 @@ func TestFsxBothDoors(t *testing.T) {
 
 // TestFsxBothDoorsStripes writes through both doors at once.
 func TestFsxBothDoorsStripes(t *testing.T) {
+	t.Parallel()
 	seed, operations := fsxtest.Settings(t, 4000, 200_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 2, "--nbd", "unix:s")

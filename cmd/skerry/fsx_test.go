@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"skerry/cmd/internal/control"
+	"skerry/volume/catalog"
 	"skerry/volume/fsxtest"
 )
 
@@ -262,9 +263,19 @@ func (v *fsxVolume) ReadSnapshot(name string) ([]byte, error) {
 	return v.door().readSnapshot(v.s, name)
 }
 
+// RemoveSnapshot removes a snapshot, which then can be read through no door. Who has read it last may not be gone yet.
 func (v *fsxVolume) RemoveSnapshot(name string) error {
 	_, err := v.control.RemoveSnapshot(v.w.t.Context(), "vm1", name)
-	return err
+	for i := 0; i < 1000 && errors.Is(err, catalog.ErrInUse); i++ {
+		_, err = v.control.RemoveSnapshot(v.w.t.Context(), "vm1", name)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := v.door().readSnapshot(v.s, name); err == nil {
+		return errors.New("the snapshot can still be read")
+	}
+	return nil
 }
 
 func (v *fsxVolume) Rollback(name string) error { return v.released("rollback", "-q", "vm1@"+name) }
@@ -317,6 +328,7 @@ const (
 )
 
 func TestFsxNBD(t *testing.T) {
+	t.Parallel()
 	seed, operations := fsxtest.Settings(t, 20_000, 1_000_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, fsxChunk, w.serveAll, &nbdDoor{w: w}, &nbdDoor{w: w}, newLibnbdDoor(w))
@@ -324,7 +336,8 @@ func TestFsxNBD(t *testing.T) {
 }
 
 func TestFsxNBDLargeChunks(t *testing.T) {
-	seed, operations := fsxtest.Settings(t, 2000, 100_000)
+	t.Parallel()
+	seed, operations := fsxtest.Settings(t, 1500, 100_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, usualChunk, w.serveAll, &nbdDoor{w: w})
 	o := v.options(seed, content, usualChunk)
@@ -334,6 +347,7 @@ func TestFsxNBDLargeChunks(t *testing.T) {
 
 // TestFsxNBDStripes writes through several connections at once.
 func TestFsxNBDStripes(t *testing.T) {
+	t.Parallel()
 	seed, operations := fsxtest.Settings(t, 4000, 200_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, fsxChunk, w.serveAll, &nbdDoor{w: w}, &nbdDoor{w: w}, newLibnbdDoor(w))
@@ -341,11 +355,11 @@ func TestFsxNBDStripes(t *testing.T) {
 }
 
 // stripes lets several exercisers have a part of the volume each, at once, through one door each: blocks, and then parts of blocks. After each of
-// several rounds the server is killed.
+// several rounds the server is killed, when all is answered and synced or amid requests.
 func (v *fsxVolume) stripes(seed uint64, content []byte, operations int) {
 	v.w.t.Helper()
 	const count, rounds = 4, 4
-	for _, stripe := range []int64{4096, 1000} {
+	for _, stripe := range []int64{4096, sector} {
 		var parts [count]*fsxtest.Exerciser
 		for i := range parts {
 			part := fsxtest.Striped(v.doors[i%len(v.doors)], int64(i), count, stripe)
@@ -357,25 +371,18 @@ func (v *fsxVolume) stripes(seed uint64, content []byte, operations int) {
 			for at := int64(0); at < size; at++ {
 				of[at] = content[(at/stripe*count+int64(i))*stripe+at%stripe]
 			}
-			o := fsxtest.Options{Seed: seed, Stream: uint64(i), Content: of, Chunk: fsxChunk / count, Longest: 16 << 10}
+			o := fsxtest.Options{Seed: seed, Stream: uint64(i), Content: of, Chunk: fsxChunk / count, Longest: 16 << 10, Beside: true}
 			if parts[i], err = fsxtest.New(part, o); err != nil {
 				v.w.t.Fatal(err)
 			}
 		}
-		for range rounds {
-			var all sync.WaitGroup
-			var errs [count]error
-			for i, e := range parts {
-				all.Go(func() { errs[i] = e.Run(operations / 2 / rounds / count) })
-			}
-			all.Wait()
-			if err := errors.Join(append(errs[:], v.Sync(), v.killed())...); err != nil {
-				v.w.t.Fatalf("stripes of %d bytes: %v", stripe, err)
-			}
+		for round := range rounds {
+			err := v.stripesRound(parts[:], operations/2/rounds/count, round%2 == 1)
 			for _, e := range parts {
-				if err := e.Verify(); err != nil {
-					v.w.t.Fatalf("stripes of %d bytes, killed: %v", stripe, err)
-				}
+				err = errors.Join(err, e.Settle(), e.Verify())
+			}
+			if err != nil {
+				v.w.t.Fatalf("stripes of %d bytes, round %d: %v", stripe, round, err)
 			}
 		}
 		for i, e := range parts {
@@ -391,4 +398,40 @@ func (v *fsxVolume) stripes(seed uint64, content []byte, operations int) {
 func (w *world) serveAll() *server {
 	w.t.Helper()
 	return w.serve(1, "--nbd", "unix:s")
+}
+
+// stripesRound lets all parts be exercised and kills the server: amid requests, once one part has made so many, or when all parts have and
+// everything is synced.
+func (v *fsxVolume) stripesRound(parts []*fsxtest.Exerciser, operations int, amid bool) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(parts))
+	first := v.rand.IntN(len(parts))
+	for i, e := range parts {
+		all.Go(func() {
+			switch {
+			case amid && i == first:
+				errs[i] = e.Run(operations/2 + 1)
+				v.s.kill()
+			case amid:
+				for errs[i] == nil { // until the server is dead
+					errs[i] = e.Run(1)
+				}
+				if !errors.Is(errs[i], fsxtest.ErrDiffers) {
+					errs[i] = nil
+				}
+			default:
+				errs[i] = e.Run(operations)
+			}
+		})
+	}
+	all.Wait()
+	err := errors.Join(errs...)
+	switch {
+	case err != nil:
+		return err
+	case amid:
+		_ = v.close() // its process is dead
+		return v.again()
+	}
+	return errors.Join(v.Sync(), v.killed())
 }

@@ -52,6 +52,7 @@ type Exerciser struct {
 	names     []string // of the snapshots, oldest first
 	recent    [][2]int64
 	log       []op
+	open      []op // without an answer
 	buf       []byte
 }
 
@@ -77,7 +78,7 @@ func New(d Disk, o Options) (*Exerciser, error) {
 	}, nil
 }
 
-// Run makes so many operations, or a few more. The error is a *[Failure].
+// Run makes so many operations, or a few more. The error has a *[Failure] for each that failed.
 func (e *Exerciser) Run(operations int) error {
 	for end := e.number + operations; e.number < end; {
 		if err := e.do(e.next()); err != nil {
@@ -101,6 +102,39 @@ func (e *Exerciser) Verify() error {
 			return err
 		}
 	}
+	return nil
+}
+
+// Settle takes over what became of the operations for which Run failed since the disk gave no answer: of each sector what was there before, or what
+// was to be. The error is a *[Failure].
+func (e *Exerciser) Settle() error {
+	open := e.open
+	e.open = nil
+	for _, o := range open {
+		if err := e.settle(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Exerciser) settle(o op) error {
+	now, meant := make([]byte, o.n), make([]byte, o.n)
+	if err := e.disk.ReadAt(now, o.off); err != nil {
+		return e.failed(o, err)
+	}
+	if o.kind == opWrite {
+		fill(meant, o.number, o.off)
+	}
+	was := e.model[o.off : o.off+o.n]
+	for from := int64(0); from < o.n; {
+		to := min(o.n, (o.off+from)/sector*sector+sector-o.off)
+		if got := now[from:to]; !bytes.Equal(got, was[from:to]) && !bytes.Equal(got, meant[from:to]) {
+			return e.differs(o, o.off+from, got, was[from:to])
+		}
+		from = to
+	}
+	copy(was, now)
 	return nil
 }
 
@@ -133,8 +167,12 @@ func (e *Exerciser) do(ops []op) error {
 		})
 	}
 	all.Wait()
-	for _, o := range ops {
-		e.apply(o)
+	for i, o := range ops {
+		if errs[i] == nil {
+			e.apply(o)
+		} else {
+			e.leave(o)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -174,6 +212,7 @@ func (e *Exerciser) single(o op) error {
 		err = e.volume.Rollback(o.name)
 	}
 	if err != nil {
+		e.leave(o)
 		return e.failed(o, err)
 	}
 	e.apply(o)
@@ -181,6 +220,13 @@ func (e *Exerciser) single(o op) error {
 		return e.whole(o)
 	}
 	return nil
+}
+
+// leave leaves an operation that failed to Settle.
+func (e *Exerciser) leave(o op) {
+	if o.kind == opWrite || o.kind == opZero || o.kind == opPunch {
+		e.open = append(e.open, o)
+	}
 }
 
 // request makes an operation on a range; p is what is written, or gets what is read.

@@ -2,6 +2,7 @@ package fsxtest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -11,13 +12,16 @@ const (
 	touchedTold = 15 // operations that touched the byte that is wrong
 )
 
+// ErrDiffers says that a disk has other content than the model.
+var ErrDiffers = errors.New("content differs")
+
 // Failure is a disk that does not do what the model does.
 type Failure struct {
 	// Operation is the number of the operation that found it, from 0.
 	Operation int
 	// Offset is that of the first byte that is wrong, -1: none is.
 	Offset int64
-	// Err is what was returned to the operation; nil: the content is wrong.
+	// Err is what was returned to the operation, or ErrDiffers.
 	Err error
 
 	text string
@@ -50,7 +54,7 @@ func (e *Exerciser) differs(o op, off int64, got, want []byte) error {
 		end--
 	}
 	at := off + int64(i)
-	f := &Failure{Operation: o.number, Offset: at}
+	f := &Failure{Operation: o.number, Offset: at, Err: ErrDiffers}
 	f.text = fmt.Sprintf("%v: byte %d is %#02x, want %#02x: %s instead of %s; the last byte that is wrong is %d\n%s",
 		o, at, got[i], want[i], e.origin(got[i:], at), e.origin(want[i:], at), off+int64(end-1), e.history(at))
 	return f

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"skerry/volume/fsxtest"
@@ -295,7 +296,7 @@ func TestFailuresTellWhatIsWrong(t *testing.T) {
 		return f
 	}
 	f := find(ops)
-	if f == nil || f.Offset < 0 {
+	if f == nil || f.Offset < 0 || !errors.Is(f, fsxtest.ErrDiffers) {
 		t.Fatalf("a lost write shows as %v", f)
 	}
 	for _, want := range []string{
@@ -367,4 +368,49 @@ func TestStripesOfOneDiskAreApart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSettledOperationsAreThereOrNot: a disk that dies amid a write has done a part of it, whole sectors.
+func TestSettledOperationsAreThereOrNot(t *testing.T) {
+	seed, _ := fsxtest.Settings(t, 0, 0)
+	for torn, whole := range map[int64]bool{512: true, 100: false} {
+		for _, first := range []bool{true, false} {
+			d := &dying{memory: newMemory(""), torn: torn, first: first}
+			e := exerciser(t, d, seed, fsxtest.Options{MaxSize: size})
+			if err := e.Run(500); err != nil {
+				t.Fatal(err)
+			}
+			d.dies.Store(true)
+			var f *fsxtest.Failure
+			if err := e.Run(500); !errors.As(err, &f) || !errors.Is(f, errRefused) {
+				t.Fatalf("the disk dies: %v", err)
+			}
+			d.dies.Store(false)
+			err := errors.Join(e.Settle(), e.Verify())
+			if whole && err != nil || !whole && err == nil {
+				t.Errorf("pieces of %d bytes are done: %v", torn, err)
+			}
+		}
+	}
+}
+
+// dying is a disk that does the first or the last piece of a large write, to a border, when it dies.
+type dying struct {
+	*memory
+	torn  int64
+	first bool
+	dies  atomic.Bool
+}
+
+func (d *dying) WriteAt(p []byte, off int64, durable bool) error {
+	if !d.dies.Load() || len(p) < 2000 {
+		return d.memory.WriteAt(p, off, durable)
+	}
+	at := (off+999)/512*512 + d.torn - 512
+	if d.first {
+		p = p[:at-off]
+	} else {
+		p, off = p[at-off:], at
+	}
+	return errors.Join(errRefused, d.memory.WriteAt(p, off, durable))
 }
