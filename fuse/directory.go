@@ -106,12 +106,11 @@ var (
 func (t *tree) newName(name string) (string, syscall.Errno) {
 	ref, ok := volumeName(name)
 	var err error
-	n := syscall.EPERM
 	switch r, _ := catalog.ParseRef(ref); {
 	case t.o.ReadOnly:
 		return "", syscall.EROFS
 	case !ok:
-		err, n = errName, syscall.EINVAL
+		err = errName
 	case r.Snapshot != "":
 		err = fmt.Errorf("a snapshot is taken with: skerry snapshot %s", ref)
 	case t.o.Fixed:
@@ -120,7 +119,7 @@ func (t *tree) newName(name string) (string, syscall.Errno) {
 		return ref, 0
 	}
 	t.log.Warn("file cannot be made", "file", name, "err", err)
-	return "", n
+	return "", syscall.EPERM // mv takes EINVAL for something else
 }
 
 // Create implements [fs.NodeCreater]. The file has no volume yet.
@@ -176,7 +175,7 @@ func (d *directory) remove(ctx context.Context, f *file) error {
 			d.tree.dropPending(f)
 			return nil
 		}
-		return d.tree.volumes.Remove(ctx, f.label())
+		return d.tree.volumes.Remove(context.WithoutCancel(ctx), f.label())
 	})
 }
 
@@ -240,7 +239,7 @@ func (d *directory) rename(ctx context.Context, f *file, to string) error {
 	return f.alone(ctx, func() error {
 		old := f.label()
 		if !f.isPending() {
-			if err := t.volumes.Rename(ctx, old, to); err != nil {
+			if err := t.volumes.Rename(context.WithoutCancel(ctx), old, to); err != nil {
 				return err
 			}
 		} else {

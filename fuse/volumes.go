@@ -28,13 +28,12 @@ type Device interface {
 
 // Entry is what there is to say of a volume or a snapshot without opening it.
 type Entry struct {
-	Name     string // "vol" or "vol@snap"
-	ID       uint64 // of this volume or snapshot and no other one, whatever its name
-	Size     int64  // bytes
-	ReadOnly bool
-	Granted  time.Time // when it was last opened for writing, by whomever; of a snapshot when it was taken
-	Grant    uint32    // the number of that opening
-	Changes  int64     // as Device.Changes, if this process has it open
+	Name    string    // "vol" or "vol@snap"
+	ID      uint64    // of this volume or snapshot and no other one, whatever its name
+	Size    int64     // bytes
+	Granted time.Time // when it was last opened for writing, by whomever; of a snapshot when it was taken
+	Grant   uint32    // the number of that opening
+	Changes int64     // as Device.Changes, if this process has it open
 }
 
 // Space is what the storage has, in bytes.

@@ -47,7 +47,7 @@ func (x fuseVolumes) List(ctx context.Context) ([]fuse.Entry, error) {
 }
 
 func (x fuseVolumes) volumeEntry(i catalog.Info) fuse.Entry {
-	e := fuse.Entry{Name: i.Name, ID: entryID(i.ID, 0), Size: i.Size, ReadOnly: x.readOnly, Granted: i.Granted, Grant: i.Generation}
+	e := fuse.Entry{Name: i.Name, ID: entryID(i.ID, 0), Size: i.Size, Granted: i.Granted, Grant: i.Generation}
 	if d := x.opened(i.Name); d != nil {
 		e.Size, e.Changes = d.Size(), changes(d)
 	}
@@ -55,7 +55,7 @@ func (x fuseVolumes) volumeEntry(i catalog.Info) fuse.Entry {
 }
 
 func snapshotEntry(id chunk.VolumeID, r catalog.Ref, serial chunk.Serial, size int64, created time.Time) fuse.Entry {
-	return fuse.Entry{Name: r.String(), ID: entryID(id, serial), Size: size, ReadOnly: true, Granted: created}
+	return fuse.Entry{Name: r.String(), ID: entryID(id, serial), Size: size, Granted: created}
 }
 
 // entryID returns the number of a volume, or with a serial that of a snapshot of it. Ids of volumes are random.
