@@ -141,3 +141,38 @@ func TestAForeignMountIsLeftAlone(t *testing.T) {
 		t.Errorf("%s: %v, %v", m.Dir(), ours, err)
 	}
 }
+
+func TestACopyOfTheMountElsewhereKeepsNothingOpen(t *testing.T) {
+	p := fusetest.NewPool(t)
+	p.Make("vm1", mib)
+	m := p.Mount(fuse.Options{})
+	other := m.Shell(`exec unshare --mount --propagation private bash -euc 'exec 5<>$m/vm1.raw; printf written >&5; echo ready; read x; ! printf more >&5'`)
+	in, err := other.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := m.Unmount(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Content("vm1"); string(got[:7]) != "written" {
+		t.Errorf("the volume has %q", got[:7])
+	}
+	if _, err := in.Write([]byte("go on\n")); err != nil {
+		t.Error(err)
+	}
+	if err := other.Wait(); err != nil {
+		t.Errorf("the other's file did not fail: %v", err)
+	}
+}

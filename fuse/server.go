@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,8 +20,10 @@ import (
 type Server struct {
 	dir    string
 	server *fuse.Server
+	files  *served
 	tree   *tree
-	ended  chan struct{} // closed when the kernel asks no more and all files are closed
+	end    sync.Once
+	ended  chan struct{} // closed when all files are closed for good
 }
 
 const (
@@ -49,8 +53,8 @@ func Mount(dir string, v Volumes, o Options) (*Server, error) {
 	}
 	s := &Server{dir: dir, tree: newTree(v, a, o), ended: make(chan struct{})}
 	options := s.options(o)
-	files := synced{fs.NewNodeFS(&directory{tree: s.tree}, options)}
-	if s.server, err = fuse.NewServer(files, dir, &options.MountOptions); err != nil {
+	s.files = &served{RawFileSystem: fs.NewNodeFS(&directory{tree: s.tree}, options), under: gate{empty: make(chan struct{})}}
+	if s.server, err = fuse.NewServer(s.files, dir, &options.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	go s.serve()
@@ -102,17 +106,24 @@ func (s *Server) options(o Options) *fs.Options {
 // serve answers the kernel until the directory is unmounted, or the connection is cut.
 func (s *Server) serve() {
 	s.server.Serve()
-	// The kernel does not tell of the end of handles that were open then.
-	s.tree.mu.Lock()
-	var left []*handle
-	for h := range s.tree.handles {
-		left = append(left, h)
-	}
-	s.tree.mu.Unlock()
-	for _, h := range left {
-		s.tree.end(h)
-	}
-	close(s.ended)
+	s.finish()
+}
+
+// finish closes all files: the kernel does not tell of the end of handles that were open at the end.
+func (s *Server) finish() {
+	s.end.Do(func() {
+		s.files.under.stop()
+		s.tree.mu.Lock()
+		var left []*handle
+		for h := range s.tree.handles {
+			left = append(left, h)
+		}
+		s.tree.mu.Unlock()
+		for _, h := range left {
+			s.tree.end(h)
+		}
+		close(s.ended)
+	})
 }
 
 // Dir returns the directory, as an absolute path.
@@ -135,12 +146,23 @@ func (s *Server) Unmount(ctx context.Context) error {
 	return s.wait(ctx)
 }
 
+// lingerTime is how long the kernel may go on asking after the directory was unmounted. It does as long as another mount namespace, a container's
+// say, has a copy of the mount.
+const lingerTime = 2 * time.Second
+
 func (s *Server) wait(ctx context.Context) error {
-	select {
-	case <-s.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("unmount %s: %w", s.dir, context.Cause(ctx))
+	linger := time.NewTimer(lingerTime)
+	defer linger.Stop()
+	for {
+		select {
+		case <-s.ended:
+			return nil
+		case <-linger.C:
+			s.tree.log.Warn("files are closed although another mount namespace still has the directory", "mount", s.dir)
+			go s.finish()
+		case <-ctx.Done():
+			return fmt.Errorf("unmount %s: %w", s.dir, context.Cause(ctx))
+		}
 	}
 }
 
@@ -151,27 +173,4 @@ func (s *Server) Cut(ctx context.Context) error {
 		return fmt.Errorf("unmount %s: %w", s.dir, err)
 	}
 	return s.wait(ctx)
-}
-
-// synced is a file system whose writes are durable when they are to be so by themselves: the kernel leaves that to the file system when it
-// does not cache the file.
-type synced struct{ fuse.RawFileSystem }
-
-// Write implements [fuse.RawFileSystem].
-func (s synced) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	n, st := s.RawFileSystem.Write(cancel, in, data)
-	return n, s.sync(cancel, in, st)
-}
-
-// Writev implements [fuse.RawFileSystem].
-func (s synced) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
-	n, st := s.RawFileSystem.Writev(cancel, in, data)
-	return n, s.sync(cancel, in, st)
-}
-
-func (s synced) sync(cancel <-chan struct{}, in *fuse.WriteIn, st fuse.Status) fuse.Status {
-	if !st.Ok() || in.Flags&(unix.O_SYNC|unix.O_DSYNC) == 0 {
-		return st
-	}
-	return s.Fsync(cancel, &fuse.FsyncIn{InHeader: in.InHeader, Fh: in.Fh})
 }
