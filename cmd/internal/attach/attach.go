@@ -120,7 +120,6 @@ func (h *Host) prepare(ctx context.Context, t Target, o Options, afresh bool) (r
 	if len(found) == 1 {
 		d := found[0]
 		r.Device, r.Index, r.Size, r.ReadOnly = kernel.Path(d.Index), d.Index, d.Size, d.ReadOnly
-		r.Connections = max(1, d.Connections)
 	} else {
 		r.Device, r.Index, r.Size = "", 0, 0
 	}

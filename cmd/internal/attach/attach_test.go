@@ -2,8 +2,10 @@ package attach
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -311,7 +313,7 @@ func TestForceWithAServerThatHangs(t *testing.T) {
 	}
 	stuck := make(chan error, 1)
 	go func() { stuck <- w.kernel.read(d.Index, make([]byte, 512), 0) }()
-	if _, err := w.host.Detach(t.Context(), d.Target, false); !errors.Is(err, drivers.ErrUnavailable) || !strings.Contains(err.Error(), "--force") {
+	if _, err := w.host.Detach(t.Context(), d.Target, false); !errors.Is(err, drivers.ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
 	out := d.detach(true)
@@ -413,4 +415,46 @@ func TestADeviceThatAnotherProgramDisconnects(t *testing.T) {
 		t.Error(err)
 	}
 	w.free("vm1")
+}
+
+func TestADeviceHasOneKeeper(t *testing.T) {
+	w := newWorld(t)
+	w.ok("create", "vm1", "--size", "1M")
+	d := w.mustAttach("vm1", options())
+	var told error
+	err := w.host.RunKeeper(t.Context(), d.key(), func(_ Record, err error) { told = err })
+	if !errors.Is(err, ErrKept) || !errors.Is(told, ErrKept) {
+		t.Errorf("%v, told %v", err, told)
+	}
+	d.detach(false)
+}
+
+// TestDetachWhileTheKeeperReconnects: there is nothing to flush to, and force ends the waiting.
+func TestDetachWhileTheKeeperReconnects(t *testing.T) {
+	w := newWorld(t)
+	w.ok("create", "vm1", "--size", "1M")
+	d := w.mustAttach("vm1", options())
+	d.write([]byte("acknowledged"), 0)
+	serve := w.host.Serve
+	d.end()
+	w.host.Serve = func(Target, bool, string) (*exec.Cmd, error) { return nil, errors.New("no server today") }
+	if err := d.record().Server.Process.end(t.Context(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	keeper := make(chan error, 1)
+	go func() { keeper <- w.host.RunKeeper(context.Background(), d.key(), func(Record, error) {}) }()
+	w.until("tried", func() bool { return strings.Contains(w.log.String(), "no server today") })
+	if _, err := w.host.Detach(t.Context(), d.Target, false); !errors.Is(err, drivers.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	if out := d.detach(true); out.Unflushed == "" {
+		t.Error("nothing is said of what may be lost")
+	}
+	if err := <-keeper; err != nil {
+		t.Error(err)
+	}
+	w.host.Serve = serve
+	d = w.mustAttach("vm1", options())
+	d.has([]byte("acknowledged"), 0)
+	d.detach(false)
 }

@@ -117,8 +117,7 @@ func (h *Host) cleanUp(ctx context.Context, r Record, known bool) error {
 func (h *Host) takeOff(ctx context.Context, r Record, d kernel.Device) (err error) {
 	// A server that does not answer would let the flush wait where no signal reaches it.
 	if _, _, err := probe(ctx, r.Server.URI); err != nil {
-		return fmt.Errorf("%s: its server does not answer (%w): skerry attach %s brings it back, skerry detach --force gives up what is not yet flushed: %w",
-			r.Device, err, r.Name(), drivers.ErrUnavailable)
+		return fmt.Errorf("%s: there is no server to flush to: %w: %w", r.Device, err, drivers.ErrUnavailable)
 	}
 	if err := h.unused(ctx, r.Device); err != nil {
 		return err
