@@ -185,7 +185,7 @@ func (a *app) withHost(do func(*attach.Host) error) error {
 		return err
 	}
 	err = do(&attach.Host{
-		Dir:    filepath.Join(control.Directory(a.env.Getenv), "attach"),
+		Dir:    a.attachDirectory(),
 		Kernel: k,
 		Lookup: a.lookup,
 		Serve:  a.serverProcess,
@@ -194,6 +194,16 @@ func (a *app) withHost(do func(*attach.Host) error) error {
 		Tick:   attach.DefaultTick,
 	})
 	return errors.Join(err, k.Close())
+}
+
+// attachDirectory returns where the records of devices are. Root has it where control sockets are without XDG_RUNTIME_DIR: that of a login is removed at
+// its end, which devices outlive, and services have none.
+func (a *app) attachDirectory() string {
+	getenv := a.env.Getenv
+	if a.env.Root {
+		getenv = func(string) string { return "" }
+	}
+	return filepath.Join(control.Directory(getenv), "attach")
 }
 
 // self returns a command that runs this program, with the configuration of this run.
@@ -211,9 +221,9 @@ func (a *app) self(args ...string) (*exec.Cmd, error) {
 		all = append(all, "--config", path)
 	}
 	c := exec.Command(program, append(all, args...)...)
-	// What systemd told this process is not meant for those that it starts.
+	// What systemd told this process is not meant for those that it starts, and these outlive the login.
 	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_") || strings.HasPrefix(v, "LISTEN_")
+		return a.env.Root && strings.HasPrefix(v, "XDG_RUNTIME_DIR=") || strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_") || strings.HasPrefix(v, "LISTEN_")
 	})
 	return c, nil
 }

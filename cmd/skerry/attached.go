@@ -2,14 +2,12 @@ package main
 
 import (
 	"io"
-	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"skerry/cmd/internal/attach"
-	"skerry/cmd/internal/control"
 	"skerry/cmd/internal/output"
 )
 
@@ -95,6 +93,6 @@ func attachedTable(w io.Writer, devices []attachedDevice) error {
 
 // attachedNames returns the names and devices of what is attached, for completion.
 func (a *app) attachedNames() []string {
-	h := &attach.Host{Dir: filepath.Join(control.Directory(a.env.Getenv), "attach")}
+	h := &attach.Host{Dir: a.attachDirectory()}
 	return h.Names()
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"skerry/cmd/internal/attach"
+	"skerry/drivers"
 )
 
 // detached is what detach prints with --json.
@@ -50,6 +52,9 @@ func (a *app) detach(ctx context.Context, arg string, force bool) error {
 			return err
 		}
 		d, err := h.Detach(ctx, t, force)
+		if errors.Is(err, drivers.ErrUnavailable) {
+			return advised{err, "skerry attach " + arg + " brings the server back; skerry detach " + arg + " --force gives up what is not flushed"}
+		}
 		if err != nil {
 			return err
 		}
