@@ -176,3 +176,10 @@ func TestACopyOfTheMountElsewhereKeepsNothingOpen(t *testing.T) {
 		t.Errorf("the other's file did not fail: %v", err)
 	}
 }
+
+func TestProgramsDoNotGetTheConnection(t *testing.T) {
+	m := fusetest.NewPool(t).Mount(fuse.Options{})
+	if out := m.Run("ls -l /proc/$$/fd"); strings.Contains(out, "/dev/fuse") {
+		t.Error(out)
+	}
+}

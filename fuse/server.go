@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -57,11 +58,25 @@ func Mount(dir string, v Volumes, o Options) (*Server, error) {
 	if s.server, err = fuse.NewServer(s.files, dir, &options.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	keepFromChildren()
 	go s.serve()
 	if err := s.server.WaitMount(); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, errors.Join(err, s.server.Unmount()))
 	}
 	return s, nil
+}
+
+// keepFromChildren keeps the kernel's connections from programs that are started: one that has a copy would keep the mount alive after the death
+// of this process. A direct mount leaves them open.
+func keepFromChildren() {
+	const fds = "/proc/self/fd/"
+	entries, _ := os.ReadDir(fds) // without /proc there is nothing to be done
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if to, linkErr := os.Readlink(fds + e.Name()); err == nil && linkErr == nil && to == "/dev/fuse" {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 func directoryAccess(dir string, o Options) (access, error) {

@@ -106,6 +106,9 @@ func (f *file) enlarge(ctx context.Context, end int64) (Device, error) {
 // make makes the volume of a pending file and opens it. The caller has the file's turn.
 func (f *file) make(ctx context.Context, size int64) error {
 	t, name := f.tree, f.label()
+	if !f.isPending() {
+		return f.openDevice(ctx) // it was made, but could not be opened
+	}
 	if err := t.volumes.Create(ctx, name, size); err != nil {
 		return err
 	}
