@@ -31,10 +31,15 @@ func (w *world) mountFiles(args ...string) *mounted {
 		for unix.Unmount(dir, unix.MNT_DETACH) == nil {
 		}
 	})
-	m := &mounted{w.start(1, append([]string{"mount", dir}, args...)...), dir}
+	lines := 1
+	if slices.Contains(args, "--nbd") {
+		lines++
+	}
+	m := &mounted{w.start(lines, append([]string{"mount", dir}, args...)...), dir}
 	if m.uris[0] != dir {
 		w.t.Fatalf("ready: %q, want %q", m.uris[0], dir)
 	}
+	m.uris = m.uris[1:]
 	return m
 }
 
@@ -147,5 +152,110 @@ func TestMountReplacesWhatAKilledOneLeft(t *testing.T) {
 	w.ok("umount", m.dir)
 	if _, err := os.Stat(m.dir); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestMountAndNBDShowTheSame(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "8M")
+	w.ok("create", "vm2", "--size", "8M")
+	m := w.mountFiles("--nbd", "unix:s")
+	c := w.dial(m.server, "vm1")
+	c.write([]byte("by nbd"), 5000)
+	if out := m.sh("dd if=$m/vm1.raw bs=1 skip=5000 count=6 status=none"); out != "by nbd" {
+		t.Errorf("the file has %q", out)
+	}
+	m.sh("printf 'by file' | dd of=$m/vm1.raw bs=1 seek=9000 conv=notrunc status=none")
+	c.has([]byte("by file"), 9000)
+	m.shFails("busy", "truncate -s 1M $m/vm1.raw")
+	m.shFails("busy", "printf x > $m/vm1.raw")
+	m.shFails("busy", "rm $m/vm1.raw")
+	c.has([]byte("by file"), 9000)
+	m.sh("truncate -s 1M $m/vm2.raw")
+	w.ok("resize", "vm1", "12M")
+	m.sh("timeout 5 bash -c 'until [ $(stat -c %s $m/vm1.raw) = 12582912 ]; do :; done'")
+	c.close()
+	// The server closes the volume a moment after the client has gone.
+	m.sh("timeout 10 bash -c 'until rm $m/vm1.raw 2>/dev/null; do :; done'; mv $m/vm2.raw $m/vm3.raw")
+	m.umount()
+	if out := w.ok("ls"); strings.Contains(out, "vm1") || !strings.Contains(out, "vm3") {
+		t.Error(out)
+	}
+	w.script("check")
+}
+
+func TestMountOfGivenVolumesHoldsThem(t *testing.T) {
+	w := newPool(t)
+	w.script(`
+		create vm1 --size 8M
+		create vm2 --size 8M
+		snapshot vm2@s`)
+	m := w.mountFiles("vm1", "vm2@s")
+	w.script(`
+		11 serve vm1 --nbd unix:s | process
+		lease show vm1            | held`)
+	if out := m.sh("ls $m"); out != "vm1.raw\nvm2@s.raw\n" {
+		t.Errorf("%q", out)
+	}
+	m.shFails("not permitted", "touch $m/new.raw")
+	m.shFails("No such file", "cat $m/vm2.raw")
+	m.sh("truncate -s 4M $m/vm1.raw")
+	m.stop()
+	w.script("lease show vm1 | free")
+}
+
+func TestReadOnlyMount(t *testing.T) {
+	w := newPool(t)
+	data := noise(mib, 3)
+	w.put("vm1", data)
+	m := w.mountFiles("--read-only")
+	got, err := os.ReadFile(m.path("vm1.raw"))
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for _, script := range []string{"rm $m/vm1.raw", "touch $m/x.raw", "printf x >> $m/vm1.raw"} {
+		m.shFails("Read-only", script)
+	}
+	m.umount()
+}
+
+func TestMountDrainsBeforeItEnds(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "8M")
+	m := w.mountFiles()
+	f, err := os.OpenFile(m.path("vm1.raw"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.signal(syscall.SIGTERM)
+	if _, err := f.Write([]byte("late")); err != nil {
+		t.Errorf("the file failed while it was open: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := m.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, m.stderr.String())
+	}
+	got := w.ok("export", "vm1", "-")
+	if got[:4] != "late" {
+		t.Errorf("the volume has %q", got[:4])
+	}
+}
+
+func TestRemovedFilesGoWhereThePoolSays(t *testing.T) {
+	w := newPool(t)
+	w.put("vm1", noise(3*mib, 5))
+	w.ok("snapshot", "vm1@s")
+	config := "[pools.p]\nurl = \"" + w.pool + "\"\ntrash = \"1d\"\n"
+	if err := os.WriteFile(w.path("c"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := w.mountFiles("--config", w.path("c"), "--pool", "p")
+	m.sh("dd if=/dev/urandom of=$m/vm1.raw bs=1M count=3 conv=notrunc status=none; rm $m/vm1@s.raw; rm $m/vm1.raw")
+	m.umount()
+	w.script("check") // the space of the snapshot is back
+	if out := w.ok("ls", "--trash"); !strings.Contains(out, "vm1") {
+		t.Error(out)
 	}
 }
