@@ -24,6 +24,9 @@
 //     connection's by an eighth of it (but one request always fits). A small part per connection does not count,
 //     so that small requests go on when others have taken all.
 //
+// Buffers that are in no use are kept for the next requests, up to 64 MiB of all sizes, as long as there is a connection: a process
+// through which memory is freed had better not ask for any.
+//
 // A connection that has reached a bound is not read until a request ends.
 //
 // # Order of locks
