@@ -3,7 +3,7 @@
 #
 # What run writes goes to stdout, through the serial port, and so does what goes wrong before. The script ends when run has ended:
 # 0 if run did, else 1. The guest's disk is that of scripts/vm/image.sh; what is written there
-# is forgotten. A guest that takes longer than LIMIT seconds (default 180) is ended, and that is a failure.
+# is forgotten. A guest that takes longer than LIMIT seconds (default 300) is ended, and that is a failure.
 set -euo pipefail
 [ $# = 1 ] || { echo "usage: guest.sh DIR" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,7 +24,7 @@ PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F -O ^has_journal -d "$1" "$tmp/share"
 # Nothing of the guest is kept: it need not shut down. stty waits until the serial port has sent what was written.
 job="mount /dev/vdb /mnt && /mnt/run; echo GUEST-EXIT \$?; stty -F /dev/ttyS0 -echo; echo o >/proc/sysrq-trigger"
 # The guest must not outlive this script, however that ends.
-TMPDIR=$tmp setpriv --pdeathsig TERM timeout -k 5 "${LIMIT:-180}" qemu-system-x86_64 \
+TMPDIR=$tmp setpriv --pdeathsig TERM timeout -k 5 "${LIMIT:-300}" qemu-system-x86_64 \
 	-M q35 -accel tcg,thread=multi -cpu max,la57=off -m 768 -smp 2 \
 	-nodefaults -no-user-config -display none -no-reboot \
 	-chardev "stdio,id=console,signal=off,logfile=$tmp/console" -serial chardev:console \
@@ -38,7 +38,7 @@ status=0
 wait "$guest" || status=$?
 case $status in
 0) ;;
-124 | 137) echo "guest: it did not end within ${LIMIT:-180}s" >&2; exit 1 ;;
+124 | 137) echo "guest: it did not end within ${LIMIT:-300}s" >&2; exit 1 ;;
 *) echo "guest: qemu ended with status $status" >&2; exit 1 ;;
 esac
 grep -q '^GUEST-EXIT 0' "$tmp/console" || { echo "guest: what ran in it failed" >&2; exit 1; }

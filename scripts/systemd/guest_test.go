@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -73,9 +74,68 @@ func guestMain() (code int) {
 	sh("systemctl", "stop", socket, service, snapshot+".socket", snapshot+".service")
 	_, err := os.Lstat(where)
 	check(os.IsNotExist(err), "the socket is left: %v", err)
+
+	attached()
+	mounted()
 	sh("skerry", "check") // fails if there is damage
 	check(sh("systemctl", "list-units", "--failed", "--plain", "--no-legend", "skerry*") == "", "a unit failed")
 	return 0
+}
+
+// attached has a block device whose keeper is killed, and then its server.
+func attached() {
+	unit := "skerry-attach@" + sh("systemd-escape", volume) + ".service"
+	sh("systemctl", "start", unit)
+	keeper := mainPID(unit)
+	looksRight(keeper)
+	device, err := os.OpenFile(attachedNow().Device, os.O_RDWR, 0)
+	check(err == nil, "%v", err)
+	put := func(i uint64) {
+		_, err := device.WriteAt(content(i), int64(i)*block)
+		check(err == nil && device.Sync() == nil, "write block %d of the device: %v", i, err)
+	}
+	put(blocks)
+	check(syscall.Kill(keeper, syscall.SIGKILL) == nil, "kill")
+	put(blocks + 1)
+	check(mainPID(unit) != keeper, "the keeper was not killed")
+	server := attachedNow().ServerPID
+	looksRight(server)
+	check(syscall.Kill(server, syscall.SIGKILL) == nil, "kill")
+	put(blocks + 2)
+	check(device.Close() == nil && attachedNow().ServerPID != server, "the server was not killed")
+	sh("systemctl", "stop", unit)
+	check(property(unit, "Result") == "success", "no clean end")
+	check(strings.Contains(sh("skerry", "lease", "show", volume), "free"), "the lease is not released")
+	fmt.Println("attached, keeper and server killed, detached")
+}
+
+// mounted has a directory of files whose process is killed.
+func mounted() {
+	const dir = "/srv/my-vms"
+	unit := "skerry-mount@" + sh("systemd-escape", "-p", dir) + ".service"
+	sh("systemctl", "start", unit)
+	first := mainPID(unit)
+	looksRight(first)
+	name := filepath.Join(dir, volume+".raw")
+	all := raw(name)
+	for i := range uint64(blocks + 3) {
+		check(strings.HasPrefix(all[i*block:], string(content(i))), "block %d is lost", i)
+	}
+	put := func(i uint64) {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		check(err == nil, "%v", err)
+		_, err = f.WriteAt(content(i), int64(i)*block)
+		check(err == nil && f.Close() == nil, "write block %d of the file: %v", i, err)
+	}
+	put(blocks + 3)
+	check(syscall.Kill(first, syscall.SIGKILL) == nil, "kill")
+	check(mainPID(unit) != first, "the process was not killed")
+	check(strings.HasPrefix(raw(name)[(blocks+3)*block:], string(content(blocks+3))), "what was written is lost")
+	sh("systemctl", "stop", unit)
+	check(property(unit, "Result") == "success" && property(unit, "ExecMainStatus") == "0", "no clean end")
+	_, err := os.Lstat(name)
+	check(os.IsNotExist(err), "still mounted: %v", err)
+	fmt.Println("mounted, killed, unmounted")
 }
 
 // looksRight checks what a process of the units is to the kernel.
@@ -135,6 +195,20 @@ func content(i uint64) []byte {
 	return p
 }
 
+// attachment is what skerry attached tells of a device.
+type attachment struct {
+	Device    string `json:"device"`
+	ServerPID int    `json:"server_pid"`
+}
+
+// attachedNow returns the only device that is attached.
+func attachedNow() attachment {
+	var all []attachment
+	err := json.Unmarshal([]byte(sh("skerry", "attached", "--json")), &all)
+	check(err == nil && len(all) == 1, "attached: %+v, %v", all, err)
+	return all[0]
+}
+
 func mainPID(service string) int {
 	// Between two servers there is none.
 	for deadline := time.Now().Add(patient); ; {
@@ -162,10 +236,12 @@ func show(args ...string) {
 	fmt.Printf("%s%v\n", out, err)
 }
 
-func read(path string) string {
+func read(path string) string { return strings.TrimSpace(raw(path)) }
+
+func raw(path string) string {
 	b, err := os.ReadFile(path)
 	check(err == nil, "%v", err)
-	return strings.TrimSpace(string(b))
+	return string(b)
 }
 
 func check(ok bool, format string, args ...any) {

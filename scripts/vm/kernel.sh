@@ -3,11 +3,12 @@
 # holds them as vmlinuz and initrd.img.
 #
 # The kernel is Debian's, downloaded and unpacked, not installed. The initramfs loads the
-# drivers of a virtio disk and ext4, and goes on into the file system on realroot=DEVICE.
+# drivers of a virtio disk and ext4, and of nbd and FUSE for what runs in the guest, and goes on into
+# the file system on realroot=DEVICE.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../beds.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../beds.sh"
-modules="virtio_pci virtio_blk ext4 crc32c_generic"
+modules="virtio_pci virtio_blk ext4 crc32c_generic nbd fuse"
 
 exec 9>"$cache/kernel.lock"
 flock 9
@@ -53,7 +54,7 @@ cat >"$root/init" <<'INIT'
 #!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-for m in virtio_pci virtio_blk crc32c_generic ext4; do modprobe $m; done
+for m in virtio_pci virtio_blk crc32c_generic ext4 nbd fuse; do modprobe $m; done
 root=$(sed -n 's/.*realroot=\([^ ]*\).*/\1/p' /proc/cmdline)
 tries=0
 while [ ! -e "$root" ] && [ $tries -lt 100 ]; do sleep .1; tries=$((tries+1)); done
