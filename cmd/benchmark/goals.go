@@ -17,6 +17,7 @@ func goals() []goal {
 		{[]string{"write-4k-16", "write-4k-64"}, []string{nbdkit}, 1.0, 1.2},
 		{[]string{"read-1m-4", "write-1m-4"}, []string{nbdkit}, 0.8, 1.2},
 		{[]string{"flush-8", "flush-64", "imported-flush-8", "imported-flush-64"}, []string{qemuRaw}, 2, 3},
+		{[]string{"fuse-read-4k-16", "fuse-write-4k-16", "fuse-read-1m-4", "fuse-write-1m-4"}, []string{qemuFUSE}, 1.2, 0},
 		{[]string{"clone-4k-16"}, []string{overlayRaw, overlayQcow2}, 3, 0},
 		{[]string{"import"}, []string{cp}, 0.7, 0},
 		{[]string{"read-4k-64", "write-4k-64"}, nil, 8, 0},

@@ -26,6 +26,7 @@ type machine struct {
 	Go         string    `json:"go"`
 	Nbdkit     string    `json:"nbdkit"`
 	Qemu       string    `json:"qemu"`
+	Fio        string    `json:"fio"`
 	LoadBefore string    `json:"load_before"` // average load of the minute before the first measurement
 	LoadAfter  string    `json:"load_after"`  // and of the last minute
 }
@@ -38,6 +39,7 @@ func describe(ctx context.Context, b *bed) machine {
 		FileSystem: fileSystem(b.dir),
 		Nbdkit:     b.said(ctx, "nbdkit", "--version"),
 		Qemu:       b.said(ctx, "qemu-nbd", "--version"),
+		Fio:        b.said(ctx, "fio", "--version"),
 		LoadBefore: averageLoad(),
 	}
 	if kib, err := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64); err == nil {

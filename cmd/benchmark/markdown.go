@@ -101,7 +101,7 @@ func (r *report) writeMachine(b *strings.Builder) {
 		{"memory", humanize.IBytes(uint64(m.Memory))},
 		{"kernel", "Linux " + m.Kernel},
 		{"file system", m.FileSystem},
-		{"peers", m.Nbdkit + "; " + m.Qemu},
+		{"peers", m.Nbdkit + "; " + m.Qemu + "; " + m.Fio},
 		{"Go", m.Go},
 		{"load average", m.LoadBefore + " before, " + m.LoadAfter + " at the end"},
 	} {
@@ -129,7 +129,7 @@ func (r *report) writeLosses(b *strings.Builder) {
 	var lines []string
 	for _, row := range r.Rows {
 		for _, p := range row.Peers {
-			if s, ok := row.ratio(p.Peer); ok && p.Peer != skerry && p.Peer != plainFile && s.Median < 1 {
+			if s, ok := row.ratio(p.Peer); ok && p.Peer != skerry && !plain(p.Peer) && s.Median < 1 {
 				lines = append(lines, fmt.Sprintf("- %s: %s is %.2f times as fast", row.Title, p.Peer, 1/s.Median))
 			}
 		}
@@ -178,13 +178,16 @@ func writeLoad(b *strings.Builder, rows []rowReport) {
 	fmt.Fprintf(b, "\nProcessor time of the load for each request, its system calls included: %s.\n", strings.Join(parts, ", "))
 }
 
+// plain reports whether a peer is no server, so that nothing is expected to reach it.
+func plain(peer string) bool { return peer == plainFile || peer == directFile }
+
 // comparison tells how skerry does against a peer.
 func (r *rowReport) comparison(peer string) string {
 	s, ok := r.ratio(peer)
 	switch {
 	case !ok || peer == skerry:
 		return ""
-	case peer == plainFile || s.Median >= 1:
+	case plain(peer) || s.Median >= 1:
 		return times(s)
 	}
 	return times(s) + ", **the peer wins**"

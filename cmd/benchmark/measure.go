@@ -75,7 +75,7 @@ func (b *bench) row(ctx context.Context, r row) (rowReport, error) {
 		if r.disk != clone {
 			servers[i], err = b.start(ctx, p, r.disk)
 		}
-		if err == nil && r.disk == full {
+		if err == nil && r.disk.rewritten() {
 			err = b.warm(ctx, servers[i])
 		}
 		if err != nil {
@@ -128,7 +128,7 @@ func (b *bench) ready(ctx context.Context, some []peer, d disk) error {
 			made = append(made, p)
 		}
 	}
-	if d != full || b.settings.AsMade || len(made) == 0 {
+	if !d.rewritten() || b.settings.AsMade || len(made) == 0 {
 		return nil
 	}
 	if err := errors.Join(b.settle(), b.bed.uncache()); err != nil {
@@ -165,7 +165,10 @@ func (b *bed) uncache() error {
 
 // make makes load on a server.
 func (b *bench) make(ctx context.Context, s *server, c load.Config) (load.Result, error) {
-	if s.file != nil {
+	switch {
+	case s.path != "":
+		return b.bed.fio(ctx, s.path, c)
+	case s.file != nil:
 		return load.RunFile(ctx, s.file, c)
 	}
 	return load.Run(ctx, s.dial, c)
@@ -232,7 +235,7 @@ const (
 
 // rest waits until the server does nothing in the background, at most restLimit: it would take the processors from those that are measured next.
 func (s *server) rest(ctx context.Context) error {
-	if s.file != nil {
+	if s.cmd == nil {
 		return nil
 	}
 	last := time.Duration(-1)
@@ -270,7 +273,7 @@ type usage struct {
 }
 
 func (s *server) usage(ctx context.Context) (u usage, err error) {
-	if s.file != nil {
+	if s.cmd == nil {
 		return usage{}, nil // the load's own processor time says it
 	}
 	pid := s.cmd.Process.Pid

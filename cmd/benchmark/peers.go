@@ -21,6 +21,8 @@ const (
 	overlayRaw   = "qcow2 overlay on raw"
 	overlayQcow2 = "qcow2 overlay on qcow2"
 	plainFile    = "plain file"
+	qemuFUSE     = "qemu-storage-daemon"
+	directFile   = "plain file, O_DIRECT"
 	nullOurs     = "skerry's server, no storage"
 	nullNbdkit   = "nbdkit null"
 	cp           = "cp --sparse=always; sync"
@@ -47,6 +49,8 @@ func peers() []peer {
 		{overlayRaw, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is raw, " + qemuCache, makeBase("raw"), serveOverlay("raw")},
 		{overlayQcow2, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is qcow2, " + qemuCache, makeBase("qcow2"), serveOverlay("qcow2")},
 		{plainFile, []disk{full, imported, sparse}, "pread and pwrite in the measuring process, one thread for each processor (one with flushes), fdatasync", makeRaw("plain"), openPlain},
+		{qemuFUSE, []disk{shown}, "qemu-storage-daemon, its FUSE export of a raw file in the page cache", makeRaw("qemu"), showQemu},
+		{directFile, []disk{shown}, "fio on the file itself", makeRaw("plain"), openDirect},
 		{nullOurs, []disk{none}, "the NBD server of skerry before a device that does nothing", makeNothing, serveNull},
 		{nullNbdkit, []disk{none}, "nbdkit null", makeNothing, serveNbdkitNull},
 	}

@@ -125,7 +125,7 @@ func (b *bench) profileImport(ctx context.Context, p *profile, data string) erro
 }
 
 func (b *bench) profileServer(ctx context.Context, r row, p *profile, data string) error {
-	s, err := b.start(ctx, peers()[0], r.disk)
+	s, err := b.start(ctx, able(r.disk, b.wanted)[0], r.disk)
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,15 @@ const (
 	imported disk = "as-imported" // all blocks hold random data, as the program that made the disk wrote them
 	sparse   disk = "sparse"      // nothing was ever written
 	clone    disk = "clone"       // made anew for each measurement: nothing of its own yet, over a full one
+	shown    disk = "shown"       // a full one, shown as a file through FUSE
 	none     disk = "none"        // a server without storage
 )
 
 // filled reports whether a disk begins with data in all its blocks.
-func (d disk) filled() bool { return d == full || d == imported }
+func (d disk) filled() bool { return d == full || d == imported || d == shown }
+
+// rewritten reports whether a disk is written once, in blocks of 4 KiB, before it is measured.
+func (d disk) rewritten() bool { return d == full || d == shown }
 
 // row is one kind of work.
 type row struct {
@@ -39,6 +43,7 @@ func groups() []group {
 		{"flush", "Writes that are flushed", "The writes are in flight together; when all have ended, one flush follows; then the next ones. Rates count writes."},
 		{"imported", "Disks as they were brought in", "The same work on disks as `skerry import`, `cp` and `qemu-img convert` leave them in the page cache."},
 		{"clone", "First writes to a fresh clone", "A clone, or overlay, is made anew for each measurement; every block is written once, in random order."},
+		{"fuse", "Files through FUSE", "fio drives them with O_DIRECT through libaio. The writes of qemu-storage-daemon's export are not to be trusted when several are in flight; only their time is taken."},
 		{"other", "Mixed, sparse, several connections", ""},
 		{"import", "Bringing in an image", "The image is a raw file of random data in the page cache. skerry's import is durable when it returns."},
 		{"ceiling", "What the load itself can make", "Servers without storage: what stands here is the most that any row above could show."},
@@ -92,6 +97,11 @@ func rows() []row {
 		{"imported-flush-8", "8 random 4 KiB writes + flush, imported disk", "imported", iops, imported, flushed(work(writes, 4*k, 8), 8), false},
 		{"imported-flush-64", "64 random 4 KiB writes + flush, imported disk", "imported", iops, imported, flushed(work(writes, 4*k, 64), 64), false},
 		{"clone-4k-16", "first 4 KiB random writes to a fresh clone, depth 16", "clone", iops, clone, shuffled(work(writes, 4*k, 16)), false},
+		{"fuse-read-4k-16", "FUSE file, 4 KiB random read, depth 16", "fuse", iops, shown, work(reads, 4*k, 16), false},
+		{"fuse-write-4k-16", "FUSE file, 4 KiB random write, depth 16", "fuse", iops, shown, work(writes, 4*k, 16), false},
+		{"fuse-read-1m-4", "FUSE file, 1 MiB sequential read, depth 4", "fuse", rate, shown, sequential(work(reads, m, 4)), false},
+		{"fuse-write-1m-4", "FUSE file, 1 MiB sequential write, depth 4", "fuse", rate, shown, sequential(work(writes, m, 4)), false},
+		{"fuse-flush-8", "FUSE file, 8 random 4 KiB writes + fdatasync", "fuse", iops, shown, flushed(work(writes, 4*k, 8), 8), false},
 		{"sparse-64k-16", "64 KiB random read of holes, depth 16", "other", rate, sparse, work(reads, 64*k, 16), false},
 		{"read-4k-4x16", "4 KiB random read, 4 connections with depth 16", "other", iops, full, connections(work(reads, 4*k, 16), 4), false},
 		{"write-4k-4x16", "4 KiB random write, 4 connections with depth 16", "other", iops, full, connections(work(writes, 4*k, 16), 4), false},

@@ -43,6 +43,7 @@ func (b *bed) run(ctx context.Context, name string, args ...string) ([]byte, err
 // server is a running server, or a plain file.
 type server struct {
 	uri     string
+	path    string // the file that it shows instead of an export
 	control string // skerry's control socket
 	file    *os.File
 	after   func(context.Context) error // once it has ended
@@ -53,6 +54,21 @@ type server struct {
 
 // start starts a server and waits until it listens.
 func (b *bed) start(ctx context.Context, socket, export, name string, args ...string) (*server, error) {
+	s, err := b.launch(ctx, func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			_ = conn.Close() // nothing was said on it
+		}
+		return err == nil
+	}, name, args...)
+	if err == nil {
+		s.uri = "nbd+unix:///" + url.PathEscape(export) + "?socket=" + url.QueryEscape(socket)
+	}
+	return s, err
+}
+
+// launch starts a server and waits until it is ready.
+func (b *bed) launch(ctx context.Context, ready func() bool, name string, args ...string) (*server, error) {
 	c := exec.Command(name, args...)
 	c.Env = b.environment()
 	var errs bytes.Buffer
@@ -61,45 +77,43 @@ func (b *bed) start(ctx context.Context, socket, export, name string, args ...st
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	s := &server{
-		uri: "nbd+unix:///" + url.PathEscape(export) + "?socket=" + url.QueryEscape(socket),
-		cmd: c, ended: make(chan error, 1),
-	}
+	s := &server{cmd: c, ended: make(chan error, 1)}
 	go func() { s.ended <- c.Wait() }()
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	for {
-		conn, err := net.Dial("unix", socket)
-		if err == nil {
-			return s, conn.Close()
-		}
+	for !ready() {
 		select {
 		case end := <-s.ended:
 			return nil, fmt.Errorf("%s ended at once: %w: %s", c, end, bytes.TrimSpace(errs.Bytes()))
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("%s does not listen: %w", c, ctx.Err()), s.stop(context.WithoutCancel(ctx)))
+			return nil, errors.Join(fmt.Errorf("%s is not ready: %w", c, ctx.Err()), s.stop(context.WithoutCancel(ctx)))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+	return s, nil
 }
 
 // stop ends the server and removes what was only for it.
 func (s *server) stop(ctx context.Context) (err error) {
 	if s.file != nil {
-		return s.file.Close()
+		err = s.file.Close()
+	}
+	if s.cmd == nil {
+		return err
 	}
 	// One that has ended by itself says so below.
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	limit := time.NewTimer(stopTime)
 	defer limit.Stop()
+	var end error
 	select {
-	case err = <-s.ended:
+	case end = <-s.ended:
 	case <-limit.C:
 		_ = s.cmd.Process.Kill()
-		err = fmt.Errorf("killed after %v: %w", stopTime, <-s.ended)
+		end = fmt.Errorf("killed after %v: %w", stopTime, <-s.ended)
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", s.cmd, err)
+	if end != nil {
+		err = errors.Join(err, fmt.Errorf("%s: %w", s.cmd, end))
 	}
 	if s.after != nil {
 		err = errors.Join(err, s.after(ctx))

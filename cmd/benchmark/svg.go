@@ -53,7 +53,7 @@ func (r *report) plot(g group) string {
 func (r *rowReport) bars(b *strings.Builder, y int) int {
 	most := 0.0
 	for _, p := range r.Peers {
-		if p.Peer != plainFile {
+		if !plain(p.Peer) {
 			most = max(most, p.of(value).Max)
 		}
 	}
@@ -68,7 +68,7 @@ func (r *rowReport) bars(b *strings.Builder, y int) int {
 	fmt.Fprintf(b, "<text class=\"title\" x=\"0\" y=\"%d\">%s</text>\n", y-8, html.EscapeString(title))
 	at := func(v float64) float64 { return labelWidth + v/most*(plotWidth-labelWidth-textWidth) }
 	for _, p := range r.Peers {
-		if p.Peer == plainFile || len(p.Samples) == 0 {
+		if plain(p.Peer) || len(p.Samples) == 0 {
 			continue
 		}
 		v, class, middle := p.of(value), "peer", y+barHeight/2
