@@ -6,7 +6,7 @@
 set -euo pipefail
 
 demo=(qemu-utils libnbd-bin e2fsprogs fdisk)
-clients=(libnbd-bin python3-libnbd nbdkit qemu-utils fio e2fsprogs btrfs-progs util-linux xfsprogs mount gzip xz-utils zstd systemd)
+clients=(libnbd-bin python3-libnbd nbdkit qemu-utils qemu-system-common fio e2fsprogs btrfs-progs util-linux xfsprogs mount gzip xz-utils zstd systemd)
 vm=(qemu-system-x86 nbdkit mmdebstrap extlinux syslinux-common e2fsprogs fdisk mount busybox-static kmod cpio
 	libvirt-daemon libvirt-clients libxml2-utils)
 uml=(iproute2 busybox-static kmod coreutils util-linux mount e2fsprogs xfsprogs fio)

@@ -19,9 +19,9 @@ import (
 
 var seed = flag.Uint64("benchmark.seed", 0, "seed of the random tests; 0 takes a new one")
 
-// TestMain is also the program that a comparison starts for the server without storage.
+// TestMain is also the program that a comparison starts for the server without storage, and for the slow one.
 func TestMain(m *testing.M) {
-	if slices.Contains(os.Args, "-serve-null") {
+	if slices.Contains(os.Args, "-serve-null") || slices.Contains(os.Args, "-show-slow") {
 		main()
 		return
 	}
@@ -230,7 +230,7 @@ func TestComparison(t *testing.T) {
 	}
 	var progress bytes.Buffer
 	args := []string{"-skerry", program, "-dir", dir, "-out", docs, "-size", "8M", "-rounds", "2", "-requests", "200",
-		"-rows", "read-4k-16|write-64k|flush-8|clone|sparse|write-4k-4x16|import$|null-read-4k"}
+		"-rows", "read-4k-16|write-64k|flush-8|clone|sparse|write-4k-4x16|import$|null-read-4k|slow-read"}
 	if err := run(t.Context(), args, io.Discard, &progress); err != nil {
 		t.Fatalf("%v\n%s; scripts/deps.sh installs the peers", err, &progress)
 	}
@@ -242,11 +242,11 @@ func TestComparison(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) != 9 {
-		t.Errorf("%d of 9 rows were measured", len(r.Rows))
+	if len(r.Rows) != 12 {
+		t.Errorf("%d of 12 rows were measured", len(r.Rows))
 	}
 	for _, row := range r.Rows {
-		if len(row.Peers) < 2 {
+		if len(row.Peers) < 2 && row.ID != "slow-read-4k-64" {
 			t.Errorf("%s has %d peers", row.ID, len(row.Peers))
 		}
 		for _, p := range row.Peers {
@@ -255,7 +255,7 @@ func TestComparison(t *testing.T) {
 					t.Errorf("%s: %s: %+v", row.ID, p.Peer, s)
 				}
 			}
-			if len(p.Samples) != 2 || p.Peer == skerry && row.ID != "import" && (p.Samples[0].Allocs == nil || p.Samples[0].Memory == 0) {
+			if len(p.Samples) != 2 || p.Peer == skerry && row.ID != "import" && row.ID != "slow-read-4k-64" && (p.Samples[0].Allocs == nil || p.Samples[0].Memory == 0) {
 				t.Errorf("%s: %+v", row.ID, p)
 			}
 		}

@@ -34,7 +34,7 @@ type options struct {
 	rows, peers                *regexp.Regexp
 	settings                   settings
 	render, profile            bool
-	null                       string
+	null, slow                 string
 }
 
 func parse(args []string, errs io.Writer) (options, error) {
@@ -43,7 +43,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f := flag.NewFlagSet("benchmark", flag.ContinueOnError)
 	f.SetOutput(errs)
 	f.StringVar(&o.program, "skerry", "bin/skerry", "the program that is measured")
-	f.StringVar(&o.dir, "dir", os.TempDir(), "where the disks lie while it runs; it needs 18 times -size")
+	f.StringVar(&o.dir, "dir", os.TempDir(), "where the disks lie while it runs; it needs 22 times -size")
 	f.StringVar(&o.out, "out", "", "directory whose benchmarks.md and benchmarks/*.svg are written; without it only tables are printed")
 	f.StringVar(&o.results, "results", "", "file for the results as JSON; with -out it is benchmarks/results.json there")
 	f.BoolVar(&o.render, "render", false, "do not measure: make documents of the results that are there")
@@ -58,6 +58,7 @@ func parse(args []string, errs io.Writer) (options, error) {
 	f.StringVar(&rows, "rows", "", "only rows whose name matches this regular expression")
 	f.StringVar(&peers, "peers", "", "only peers whose name matches this regular expression; skerry is always there")
 	f.StringVar(&o.null, "serve-null", "", "serve a device of -size that does nothing on a socket, and nothing else")
+	f.StringVar(&o.slow, "show-slow", "", "show the pool of -dir in this directory, on a storage that is slow, and nothing else")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -108,6 +109,9 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	}
 	if o.null != "" {
 		return serveNullUntil(ctx, o.null, o.settings.Size)
+	}
+	if o.slow != "" {
+		return showSlowUntil(ctx, o.slow, o.dir)
 	}
 	var r report
 	if o.render {

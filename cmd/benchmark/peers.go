@@ -49,6 +49,8 @@ func peers() []peer {
 		{overlayRaw, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is raw, " + qemuCache, makeBase("raw"), serveOverlay("raw")},
 		{overlayQcow2, []disk{clone}, "qemu-nbd on a new qcow2 whose backing file is qcow2, " + qemuCache, makeBase("qcow2"), serveOverlay("qcow2")},
 		{plainFile, []disk{full, imported, sparse}, "pread and pwrite in the measuring process, one thread for each processor (one with flushes), fdatasync", makeRaw("plain"), openPlain},
+		{skerry, []disk{shown}, "skerry mount, a pool on the same file system, chunks of 4 MiB", makeVolume, showVolume},
+		{skerry, []disk{slow}, "the same on a storage each of whose calls is held up for 1 ms", makeVolume, showSlow},
 		{qemuFUSE, []disk{shown}, "qemu-storage-daemon, its FUSE export of a raw file in the page cache", makeRaw("qemu"), showQemu},
 		{directFile, []disk{shown}, "fio on the file itself", makeRaw("plain"), openDirect},
 		{nullOurs, []disk{none}, "the NBD server of skerry before a device that does nothing", makeNothing, serveNull},
@@ -98,7 +100,7 @@ func makeVolume(ctx context.Context, b *bed, d disk) error {
 	}
 	var err error
 	switch d {
-	case full, imported:
+	case full, imported, shown, slow:
 		_, err = b.skerry(ctx, "import", "-q", b.source(), string(d))
 	case sparse:
 		_, err = b.skerry(ctx, "create", "-q", "sparse", "--size", strconv.FormatInt(b.size, 10))
@@ -129,6 +131,11 @@ func serveVolume(ctx context.Context, b *bed, d disk, n int) (*server, error) {
 		return nil, err
 	}
 	s.after = after
+	return b.controlled(ctx, s, name)
+}
+
+// controlled finds the control socket of the server that holds a volume.
+func (b *bed) controlled(ctx context.Context, s *server, name string) (*server, error) {
 	out, err := b.skerry(ctx, "lease", "show", name, "--json")
 	var lease struct{ Holder struct{ Socket string } }
 	if err == nil {

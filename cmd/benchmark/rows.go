@@ -14,11 +14,12 @@ const (
 	sparse   disk = "sparse"      // nothing was ever written
 	clone    disk = "clone"       // made anew for each measurement: nothing of its own yet, over a full one
 	shown    disk = "shown"       // a full one, shown as a file through FUSE
+	slow     disk = "slow"        // the same, and the storage takes its time
 	none     disk = "none"        // a server without storage
 )
 
 // filled reports whether a disk begins with data in all its blocks.
-func (d disk) filled() bool { return d == full || d == imported || d == shown }
+func (d disk) filled() bool { return d == full || d == imported || d == shown || d == slow }
 
 // rewritten reports whether a disk is written once, in blocks of 4 KiB, before it is measured.
 func (d disk) rewritten() bool { return d == full || d == shown }
@@ -44,6 +45,7 @@ func groups() []group {
 		{"imported", "Disks as they were brought in", "The same work on disks as `skerry import`, `cp` and `qemu-img convert` leave them in the page cache."},
 		{"clone", "First writes to a fresh clone", "A clone, or overlay, is made anew for each measurement; every block is written once, in random order."},
 		{"fuse", "Files through FUSE", "fio drives them with O_DIRECT through libaio. The writes of qemu-storage-daemon's export are not to be trusted when several are in flight; only their time is taken."},
+		{"slow", "A storage that is far away", "Files through FUSE as above; each call of the storage takes 1 ms more than it takes anyway."},
 		{"other", "Mixed, sparse, several connections", ""},
 		{"import", "Bringing in an image", "The image is a raw file of random data in the page cache. skerry's import is durable when it returns."},
 		{"ceiling", "What the load itself can make", "Servers without storage: what stands here is the most that any row above could show."},
@@ -102,6 +104,8 @@ func rows() []row {
 		{"fuse-read-1m-4", "FUSE file, 1 MiB sequential read, depth 4", "fuse", rate, shown, sequential(work(reads, m, 4)), false},
 		{"fuse-write-1m-4", "FUSE file, 1 MiB sequential write, depth 4", "fuse", rate, shown, sequential(work(writes, m, 4)), false},
 		{"fuse-flush-8", "FUSE file, 8 random 4 KiB writes + fdatasync", "fuse", iops, shown, flushed(work(writes, 4*k, 8), 8), false},
+		{"slow-read-4k-64", "FUSE file, 4 KiB random read, storage of 1 ms, depth 64", "slow", iops, slow, work(reads, 4*k, 64), false},
+		{"slow-write-4k-64", "FUSE file, 4 KiB random write, storage of 1 ms, depth 64", "slow", iops, slow, work(writes, 4*k, 64), false},
 		{"sparse-64k-16", "64 KiB random read of holes, depth 16", "other", rate, sparse, work(reads, 64*k, 16), false},
 		{"read-4k-4x16", "4 KiB random read, 4 connections with depth 16", "other", iops, full, connections(work(reads, 4*k, 16), 4), false},
 		{"write-4k-4x16", "4 KiB random write, 4 connections with depth 16", "other", iops, full, connections(work(writes, 4*k, 16), 4), false},

@@ -23,6 +23,35 @@ func openShown(ctx context.Context, s *server, path string) (*server, error) {
 	return s, nil
 }
 
+// showVolume shows one volume of the pool.
+func showVolume(ctx context.Context, b *bed, d disk, n int) (*server, error) {
+	s, err := b.show(ctx, d, n, func(dir string) []string { return []string{b.program, "mount", dir, string(d)} })
+	if err != nil {
+		return nil, err
+	}
+	return b.controlled(ctx, s, string(d))
+}
+
+// showSlow shows the pool with a program that makes its storage slow.
+func showSlow(ctx context.Context, b *bed, d disk, n int) (*server, error) {
+	return b.show(ctx, d, n, func(dir string) []string { return []string{b.self, "-show-slow", dir, "-dir", b.path("pool")} })
+}
+
+// show shows a volume as a file in a directory of its own.
+func (b *bed) show(ctx context.Context, d disk, n int, command func(dir string) []string) (*server, error) {
+	dir := b.path(fmt.Sprintf("mount%d", n))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	c := command(dir)
+	s, err := b.launch(ctx, func() bool { return mounted(dir) }, c[0], c[1:]...)
+	if err != nil {
+		return nil, err
+	}
+	s.after = func(context.Context) error { return os.Remove(dir) }
+	return openShown(ctx, s, filepath.Join(dir, string(d)+".raw"))
+}
+
 // mounted reports whether something is mounted at a path.
 func mounted(path string) bool {
 	var at, above unix.Stat_t
