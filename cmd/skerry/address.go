@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ type address struct {
 	network string // "unix", "tcp" or "systemd"
 	where   string // absolute path, host:port, or the name of a socket of systemd, empty for all
 	export  string // that the address names, may be empty
+	group   *int   // id of the group that may connect to a Unix socket, nil: only the owner
 }
 
 const (
@@ -101,18 +103,41 @@ func (a address) loopback() bool {
 
 // listen listens on an address; on one of systemd with all of its sockets.
 func (a address) listen(ctx context.Context, passed service.Sockets) ([]net.Listener, error) {
-	var l net.Listener
-	var err error
 	switch a.network {
 	case "systemd":
 		return passed.Listen(a.where)
 	case "unix":
-		l, err = socket.Listen(ctx, a.where)
-	default:
-		var c net.ListenConfig
-		l, err = c.Listen(ctx, a.network, a.where)
+		l, err := socket.Listen(ctx, a.where)
+		if err != nil {
+			return nil, err
+		}
+		if a.group != nil {
+			if err := socket.Share(l, *a.group); err != nil {
+				return nil, errors.Join(err, l.Close())
+			}
+		}
+		return []net.Listener{l}, nil
 	}
+	var c net.ListenConfig
+	l, err := c.Listen(ctx, a.network, a.where)
 	return []net.Listener{l}, err
+}
+
+// groupID returns the id of a group that is given by name or id, nil for "".
+func groupID(s string) (*int, error) {
+	if s == "" {
+		return nil, nil
+	}
+	id := s
+	if g, err := user.LookupGroup(s); err == nil {
+		id = g.Gid
+	}
+	n, err := strconv.ParseUint(id, 10, 31)
+	if err != nil {
+		return nil, usage("--group %q: no such group", s)
+	}
+	gid := int(n)
+	return &gid, nil
 }
 
 // listenAll listens on all addresses or on none.

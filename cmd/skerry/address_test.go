@@ -14,21 +14,21 @@ func TestParseAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]address{
-		"unix:/run/x.sock":                       {"unix", "/run/x.sock", ""},
-		"unix:x.sock":                            {"unix", filepath.Join(wd, "x.sock"), ""},
-		"tcp:10809":                              {"tcp", "127.0.0.1:10809", ""},
-		"tcp::10809":                             {"tcp", "127.0.0.1:10809", ""},
-		"tcp:0":                                  {"tcp", "127.0.0.1:0", ""},
-		"tcp:10.0.0.1:1":                         {"tcp", "10.0.0.1:1", ""},
-		"tcp:[::1]:1":                            {"tcp", "[::1]:1", ""},
-		"systemd:":                               {"systemd", "", ""},
-		"systemd:nbd":                            {"systemd", "nbd", ""},
-		"nbd+unix:///?socket=/s":                 {"unix", "/s", ""},
-		"nbd+unix:///vm1?socket=/a/../s":         {"unix", "/s", "vm1"},
-		"nbd+unix:///vm1@s?socket=/with%20space": {"unix", "/with space", "vm1@s"},
-		"nbd://host":                             {"tcp", "host:10809", ""},
-		"nbd://host:1/vm1":                       {"tcp", "host:1", "vm1"},
-		"nbd:///vm1":                             {"tcp", "127.0.0.1:10809", "vm1"},
+		"unix:/run/x.sock":                       {"unix", "/run/x.sock", "", nil},
+		"unix:x.sock":                            {"unix", filepath.Join(wd, "x.sock"), "", nil},
+		"tcp:10809":                              {"tcp", "127.0.0.1:10809", "", nil},
+		"tcp::10809":                             {"tcp", "127.0.0.1:10809", "", nil},
+		"tcp:0":                                  {"tcp", "127.0.0.1:0", "", nil},
+		"tcp:10.0.0.1:1":                         {"tcp", "10.0.0.1:1", "", nil},
+		"tcp:[::1]:1":                            {"tcp", "[::1]:1", "", nil},
+		"systemd:":                               {"systemd", "", "", nil},
+		"systemd:nbd":                            {"systemd", "nbd", "", nil},
+		"nbd+unix:///?socket=/s":                 {"unix", "/s", "", nil},
+		"nbd+unix:///vm1?socket=/a/../s":         {"unix", "/s", "vm1", nil},
+		"nbd+unix:///vm1@s?socket=/with%20space": {"unix", "/with space", "vm1@s", nil},
+		"nbd://host":                             {"tcp", "host:10809", "", nil},
+		"nbd://host:1/vm1":                       {"tcp", "host:1", "vm1", nil},
+		"nbd:///vm1":                             {"tcp", "127.0.0.1:10809", "vm1", nil},
 	} {
 		if got, err := parseAddress(text); err != nil || got != want {
 			t.Errorf("%q: %+v, %v, want %+v", text, got, err, want)
@@ -59,12 +59,12 @@ func TestExportURIReadsBack(t *testing.T) {
 	for _, name := range []string{"", "vm1", "vm1@s", "a+b"} {
 		for _, path := range []string{"/s", "/with space", "/per%cent", "/a&b=c", "/plus+plus", "/q?x#y"} {
 			uri := exportURI(&net.UnixAddr{Name: path, Net: "unix"}, name)
-			if got, err := parseAddress(uri); err != nil || got != (address{"unix", path, name}) {
+			if got, err := parseAddress(uri); err != nil || got != (address{"unix", path, name, nil}) {
 				t.Errorf("%q at %q: %q reads as %+v, %v", name, path, uri, got, err)
 			}
 		}
 		uri := exportURI(&net.TCPAddr{IP: net.IPv6loopback, Port: 7}, name)
-		if got, err := parseAddress(uri); err != nil || got != (address{"tcp", "[::1]:7", name}) {
+		if got, err := parseAddress(uri); err != nil || got != (address{"tcp", "[::1]:7", name, nil}) {
 			t.Errorf("%q: %q reads as %+v, %v", name, uri, got, err)
 		}
 	}

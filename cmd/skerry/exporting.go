@@ -37,6 +37,7 @@ type exporting struct {
 	dir        string // to mount; empty: none
 	readOnly   bool
 	allowOther bool
+	group      string // that may connect to Unix sockets
 	lock       bool
 }
 
@@ -49,6 +50,7 @@ type readyResult struct {
 // flags adds the flags that serve and mount share.
 func (s *exporting) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&s.nbd, "nbd", nil, "`ADDRESS` to serve NBD on; may be given several times")
+	c.Flags().StringVar(&s.group, "group", "", "let members of `GROUP` connect to Unix sockets; hypervisors run as users of their own")
 	c.Flags().BoolVar(&s.readOnly, "read-only", false, "refuse every change; the leases are taken all the same")
 	addLockFlag(c.Flags(), &s.lock)
 }
@@ -60,6 +62,10 @@ func (s *exporting) run(ctx context.Context, args []string) error {
 	if len(s.nbd) == 0 && s.dir == "" {
 		return usage("serve: say where with --nbd, for example --nbd unix:/run/vm1.sock")
 	}
+	group, err := groupID(s.group)
+	if err != nil {
+		return err
+	}
 	addresses := make([]address, 0, len(s.nbd))
 	for _, text := range s.nbd {
 		ad, err := parseAddress(text)
@@ -69,6 +75,7 @@ func (s *exporting) run(ctx context.Context, args []string) error {
 		if ad.export != "" {
 			args = append(args, ad.export)
 		}
+		ad.group = group
 		addresses = append(addresses, ad)
 	}
 	names, err := s.names(args)

@@ -18,7 +18,7 @@ connection to its last. Snapshots are read-only. With --read-only volumes are le
 last. What is to be read beside the process that writes it is served as a snapshot.
 
 An address is unix:/path, tcp:host:port (tcp:port is on 127.0.0.1), or an NBD URI: nbd+unix:///NAME?socket=/path
-or nbd://host:port/NAME. Sockets have mode 0600; one that a dead process left is replaced. NBD over TCP has neither
+or nbd://host:port/NAME. Sockets have mode 0600, or 0660 with --group; one that a dead process left is replaced. NBD over TCP has neither
 encryption nor passwords here: whoever reaches the port may write. systemd: stands for the sockets on which systemd listens
 for this process, systemd:NAME for those of that name (FileDescriptorName); without --nbd they are taken if there are any.
 They go on listening when this process ends, so that clients which connect again only wait for the next one.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -323,4 +324,30 @@ func TestStoppedHolderKeepsItsVolume(t *testing.T) {
 	s.stop()
 	w.has("vm1@s", data)
 	w.has("vm1", data)
+}
+
+func TestServeSharesItsSocketsWithAGroup(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	groups, err := os.Getgroups() // root may give it to any, others to their own
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid := append(groups, os.Getgid())[0]
+	if os.Geteuid() == 0 {
+		gid = 12345
+	}
+	s := w.serve(1, "vm1", "--nbd", "unix:s", "--group", strconv.Itoa(gid))
+	st, err := os.Lstat(w.path("s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := int(st.Sys().(*syscall.Stat_t).Gid); st.Mode().Perm() != 0o660 || got != gid {
+		t.Errorf("socket: mode %v, group %d, want 0660 and %d", st.Mode().Perm(), got, gid)
+	}
+	s.stop()
+	w.fails(2, "--group nobody-has-this", "serve", "vm1", "--nbd", "unix:s", "--group", "nobody-has-this")
+	if got, err := groupID("root"); err != nil || got == nil || *got != 0 {
+		t.Errorf("group root: %v, %v", got, err)
+	}
 }

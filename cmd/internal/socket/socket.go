@@ -47,6 +47,19 @@ func Listen(ctx context.Context, path string) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
+// Share lets the members of a group connect to a socket that [Listen] made.
+func Share(l *net.UnixListener, gid int) error {
+	path := l.Addr().String()
+	if err := os.Lchown(path, -1, gid); err != nil {
+		return fmt.Errorf("share the socket: %w", err)
+	}
+	// Not before: until then the group was another one.
+	if err := os.Chmod(path, 0o660); err != nil {
+		return fmt.Errorf("share the socket: %w", err)
+	}
+	return nil
+}
+
 // lockDirectory keeps other processes from replacing sockets in a directory: what was found stale and is removed must not be
 // the socket that another one has just made in its place. A lock that others hold for long, for reasons of their own, is done without.
 func lockDirectory(ctx context.Context, dir string) (unlock func(), err error) {
