@@ -42,6 +42,8 @@ func (d *directory) inode(ctx context.Context, f *file) *fs.Inode {
 
 // Lookup implements [fs.NodeLookuper].
 func (d *directory) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	f, n := d.tree.find(ctx, name)
 	if n != 0 {
 		return nil, n
@@ -84,6 +86,8 @@ func (a access) keeps(in *fuse.SetAttrIn, mode uint32) syscall.Errno {
 
 // Statfs implements [fs.NodeStatfser].
 func (d *directory) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	s, err := d.tree.volumes.Space(ctx)
 	if err != nil {
 		d.tree.failed("space cannot be determined", "", err)
@@ -124,6 +128,8 @@ func (t *tree) newName(name string) (string, syscall.Errno) {
 
 // Create implements [fs.NodeCreater]. The file has no volume yet.
 func (d *directory) Create(ctx context.Context, name string, flags, _ uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	ref, n := d.tree.newName(name)
 	if n != 0 {
 		return nil, nil, 0, n
@@ -155,6 +161,8 @@ func (d *directory) Create(ctx context.Context, name string, flags, _ uint32, ou
 
 // Unlink implements [fs.NodeUnlinker]. A file that is open stays.
 func (d *directory) Unlink(ctx context.Context, name string) syscall.Errno {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	f, n := d.tree.find(ctx, name)
 	if n != 0 {
 		return n
@@ -203,6 +211,8 @@ const renameNoreplace = 1
 
 // Rename implements [fs.NodeRenamer]. It replaces nothing.
 func (d *directory) Rename(ctx context.Context, name string, _ fs.InodeEmbedder, to string, flags uint32) syscall.Errno {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	f, n := d.tree.find(ctx, name)
 	if n != 0 {
 		return n
@@ -313,6 +323,8 @@ const listTime = 30 * time.Second
 
 func (l *listing) load(ctx context.Context) syscall.Errno {
 	t := l.dir.tree
+	ctx, done := patient(ctx)
+	defer done()
 	ctx, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	entries, err := t.volumes.List(ctx)

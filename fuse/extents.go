@@ -83,6 +83,8 @@ func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, 
 	if d == nil {
 		return 0, syscall.ENXIO
 	}
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	from, found := int64(off), int64(-1)
 	err := d.Extents(ctx, from, end-from, func(e volume.Extent) bool {
 		if hole := e.Flags&volume.Zero != 0; hole == (whence == unix.SEEK_HOLE) {

@@ -252,6 +252,8 @@ func (f *file) look(ctx context.Context) syscall.Errno {
 	if f.isPending() {
 		return 0
 	}
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	name := f.label()
 	e, err := f.tree.volumes.Lookup(ctx, name)
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && f.tree.knows(e.ID, f) {

@@ -77,6 +77,8 @@ func openFlags(f *file) uint32 {
 
 // newHandle opens a file.
 func (t *tree) newHandle(ctx context.Context, f *file, flags uint32) (*handle, error) {
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	if err := f.open(ctx); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,8 @@ func (f *file) room(ctx context.Context, end int64) (Device, error) {
 	if d := f.begin(end); d != nil {
 		return d, nil
 	}
+	ctx, cancel := patient(ctx)
+	defer cancel()
 	if err := f.lock(ctx); err != nil {
 		return nil, err
 	}
