@@ -41,7 +41,7 @@ func buildAndTest(m *testing.M) int {
 	return m.Run()
 }
 
-// limit bounds every process of a test.
+// limit bounds every process of a test that sets no other limit.
 const limit = 2 * time.Minute
 
 // world is a machine of the test's own: a pool, a runtime directory, a working directory.
@@ -51,6 +51,8 @@ type world struct {
 	dir     string // short enough for sockets
 	pool    string
 	env     []string
+
+	limit time.Duration // of every process
 }
 
 func newWorld(t *testing.T) *world {
@@ -64,7 +66,7 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{t: t, program: binary, dir: dir, pool: filepath.Join(dir, "pool")}
+	w := &world{t: t, program: binary, dir: dir, pool: filepath.Join(dir, "pool"), limit: limit}
 	// A program with the race detector waits a second at its end unless it is told not to.
 	w.env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "SKERRY_POOL="+w.pool, "XDG_RUNTIME_DIR="+dir, "XDG_CONFIG_HOME="+dir, "HOME="+dir)
 	return w
@@ -81,9 +83,9 @@ func newPool(t *testing.T) *world {
 // path returns a path in the working directory.
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
 
-// command returns a command that ends with the test, at the latest after limit.
+// command returns a command that ends with the test, at the latest after the world's limit.
 func (w *world) command(args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), w.limit)
 	w.t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, w.program, args...)
 	c.Dir, c.Env = w.dir, w.env

@@ -26,11 +26,14 @@ func (w *world) domain(name string, disks ...string) string {
   <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='hd'/></os>
   <features><acpi/></features>
-  <cpu mode='custom'><model>qemu64</model></cpu>
+  <cpu mode='maximum'><feature policy='disable' name='la57'/></cpu>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
 %s
+    <controller type='pci' model='pcie-root'/>
+    <controller type='pci' model='pcie-root-port'/>
+    <controller type='pci' model='pcie-root-port'/>
     <controller type='usb' model='none'/>
     <serial type='file'><source path='%s'/></serial>
     <memballoon model='none'/>

@@ -16,7 +16,7 @@ import (
 
 // The tests of the files interop_*_test.go serve volumes to the clients that people use.
 
-// foreign returns a command of another project, which ends with the test, at the latest after limit.
+// foreign returns a command of another project, which ends with the test, at the latest after the world's limit.
 func (w *world) foreign(name string, args ...string) *exec.Cmd {
 	w.t.Helper()
 	path, err := exec.LookPath(name)
@@ -26,7 +26,7 @@ func (w *world) foreign(name string, args ...string) *exec.Cmd {
 	if err != nil {
 		w.t.Fatalf("%s is missing: run `make deps`", name)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), w.limit)
 	w.t.Cleanup(cancel)
 	c := exec.CommandContext(ctx, path, args...)
 	// nbdsh needs the Python that it was packaged for.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // bootTime bounds a boot, which takes 20 seconds without hardware acceleration.
@@ -54,12 +55,16 @@ func vmScript(t *testing.T, name string) string {
 
 var guestOK = regexp.MustCompile(`OS-OK .* boots=(\d+) data=([0-9a-f]{64})`)
 
-// boot boots the guest from an export until it powers off, and does something whenever it says one of the words. It returns the digest of
+// boot boots the guest from an NBD export or a file until it powers off, and does something whenever it says one of the words. It returns the digest of
 // the file that the guest wrote.
-func (w *world) boot(uri string, boots int, do func(), words ...string) (sum string) {
+func (w *world) boot(disk string, boots int, do func(), words ...string) (sum string) {
 	w.t.Helper()
+	script := "boot-nbd.sh"
+	if filepath.IsAbs(disk) {
+		script = "boot-file.sh"
+	}
 	for try := 0; ; try++ {
-		cmd := w.foreign(vmScript(w.t, "boot-nbd.sh"), uri)
+		cmd := w.foreign(vmScript(w.t, script), disk)
 		cmd.Env = append(cmd.Env, fmt.Sprintf("LIMIT=%d", bootTime))
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -91,19 +96,26 @@ func (w *world) boot(uri string, boots int, do func(), words ...string) (sum str
 	}
 }
 
+// guestVolume makes a volume that a guest boots from, a clone of debian@v1, and returns the image that this is.
+func (w *world) guestVolume(name string) (image string) {
+	w.t.Helper()
+	made := w.foreign(vmScript(w.t, "image.sh"))
+	made.Stderr = w.t.Output()
+	out, err := made.Output()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	image = strings.TrimSpace(string(out))
+	w.ok("import", "-q", image, "debian")
+	w.ok("snapshot", "-q", "debian@v1")
+	w.ok("clone", "-q", "debian@v1", name)
+	return image
+}
+
 func TestInteropGuestBootsFromAClone(t *testing.T) {
 	t.Parallel()
 	w := newPool(t)
-	made := w.foreign(vmScript(t, "image.sh"))
-	made.Stderr = t.Output()
-	out, err := made.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	image := strings.TrimSpace(string(out))
-	w.ok("import", "-q", image, "debian")
-	w.ok("snapshot", "-q", "debian@v1")
-	w.ok("clone", "-q", "debian@v1", "vm1")
+	image := w.guestVolume("vm1")
 
 	s := w.serve(1, "vm1", "--nbd", "unix:s")
 	sums := []string{w.boot(s.uris[0], 1, nil)}
@@ -142,5 +154,34 @@ func (w *world) guestFiles(name string, sums []string) {
 	w.debugfs(disk+guestPartition, "dump /boots "+file)
 	if n := strings.Count(w.tool("cat", file), "boot "); n != len(sums) {
 		w.t.Errorf("%s: %d boots, want %d", name, n, len(sums))
+	}
+}
+
+func TestInteropGuestBootsFromAFile(t *testing.T) {
+	t.Parallel()
+	w := newPool(t)
+	w.limit = 3 * bootTime * time.Second
+	image := w.guestVolume("vm1")
+	m := w.mountFiles()
+	sums := []string{w.boot(m.path("vm1.raw"), 1, nil)}
+	sums = append(sums, w.boot(m.path("vm1.raw"), 2, func() { w.ok("snapshot", "-q", "vm1@busy") }, "OS-SYNC"))
+	m.umount()
+	w.undamaged()
+	w.guestFiles("vm1", sums)
+	w.exported("debian@v1", image)
+
+	// To the file system the snapshot is a loss of power.
+	w.ok("clone", "-q", "vm1@busy", "replayed")
+	m = w.mountFiles()
+	if out, err := w.foreign("e2fsck", "-f", "-y", m.path("replayed.raw")+guestPartition).CombinedOutput(); err != nil && !strings.Contains(string(out), "recovering journal") {
+		t.Errorf("e2fsck: %v\n%s", err, out)
+	}
+	m.umount()
+	w.ok("export", "-q", "--force", "replayed", w.path("disk.raw"))
+	disk := w.path("disk.raw") + guestPartition
+	w.tool("e2fsck", "-f", "-n", disk)
+	w.debugfs(disk, "dump /data.1 "+w.path("file"))
+	if got := w.sum(w.path("file")); got != sums[0] {
+		t.Errorf("the snapshot's file of boot 1 has the digest %s, want %s", got, sums[0])
 	}
 }
