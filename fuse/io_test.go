@@ -44,6 +44,34 @@ sys.stdout.buffer.write(b'same')
 	}
 }
 
+// TestReadersGetTheirOwnData has many readers at once, so that the buffers of answers are used again as soon as they can be.
+func TestReadersGetTheirOwnData(t *testing.T) {
+	p := fusetest.NewPool(t)
+	p.Make("vm1", 16*mib)
+	m := p.Mount(fuse.Options{})
+	m.Python(`
+N = 64<<10
+with open(m+'/vm1.raw', 'r+b') as f:
+    for i in range(256):
+        f.write(bytes([i])*N)
+def read(k):
+    f = os.open(m+'/vm1.raw', os.O_RDONLY)
+    for i in range(600):
+        b = (i*7+k*37)%256
+        got = os.pread(f, N, b*N)
+        if got != bytes([b])*N:
+            os._exit(1)
+    os._exit(0)
+pids = []
+for k in range(6):
+    if (pid := os.fork()) == 0:
+        read(k)
+    pids.append(pid)
+for pid in pids:
+    assert os.waitpid(pid, 0)[1] == 0, 'the data of another request'
+`)
+}
+
 func TestTheEndOfAVolumeIsFirm(t *testing.T) {
 	p := fusetest.NewPool(t)
 	p.Make("vm1", mib)
