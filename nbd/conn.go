@@ -47,6 +47,7 @@ type conn struct {
 	bytes   int64 // of the buffers in use
 	local   int64 // of them: not counted in Server.budget
 	running int   // goroutines for BLOCK_STATUS
+	stalled bool  // the reading goroutine waits for room
 	waiting []*request
 	warned  time.Time // when a failure was last logged as a warning
 }

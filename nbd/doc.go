@@ -27,7 +27,8 @@
 // Buffers that are in no use are kept for the next requests, up to 64 MiB of all sizes, as long as there is a connection: a process
 // through which memory is freed had better not ask for any.
 //
-// A connection that has reached a bound is not read until a request ends.
+// A connection that has reached a bound is not read until a request ends. If the client has closed it meanwhile, what it sent and was not
+// begun never is: the kernel's client sends such requests again on another connection.
 //
 // # Order of locks
 //

@@ -50,6 +50,21 @@ func (c *conn) take(h *proto.Request) *request {
 	return q
 }
 
+// room waits until there is a free request. It fails if the client has gone meanwhile.
+func (c *conn) room() error {
+	waited := false
+	c.mu.Lock()
+	for c.free == nil && c.made >= c.srv.opts.MaxRequests {
+		c.waitLocked()
+		waited = true
+	}
+	c.mu.Unlock()
+	if !waited {
+		return nil
+	}
+	return c.present()
+}
+
 // waitLocked waits until a request was recycled. Replies that wait are sent first: nothing
 // would be recycled otherwise.
 func (c *conn) waitLocked() {
@@ -59,7 +74,9 @@ func (c *conn) waitLocked() {
 		c.mu.Lock()
 		return
 	}
+	c.stalled = true
 	c.change.Wait()
+	c.stalled = false
 }
 
 // recycleLocked takes back a request that was sent and released.
@@ -174,9 +191,11 @@ func (c *conn) warnNow() bool {
 func (c *conn) takeBuffer(ctx context.Context, n int) (*buffer, error) {
 	charge := classCharge(n)
 	limit := max(c.srv.opts.MaxInFlight/8, classCharge(MaxPayload))
+	waited := false
 	c.mu.Lock()
 	for c.bytes > 0 && c.bytes+charge > limit {
 		c.waitLocked()
+		waited = true
 	}
 	c.bytes += charge
 	local := c.local+charge <= reserve
@@ -186,6 +205,7 @@ func (c *conn) takeBuffer(ctx context.Context, n int) (*buffer, error) {
 	c.mu.Unlock()
 	if !local && !c.srv.budget.TryAcquire(charge) {
 		c.flush()
+		waited = true
 		if err := c.srv.budget.Acquire(ctx, charge); err != nil {
 			c.mu.Lock()
 			c.bytes -= charge
@@ -195,6 +215,12 @@ func (c *conn) takeBuffer(ctx context.Context, n int) (*buffer, error) {
 	}
 	b := c.srv.pool.get(n)
 	b.local = local
+	if waited {
+		if err := c.present(); err != nil {
+			c.dropBuffer(b)
+			return nil, err
+		}
+	}
 	return b, nil
 }
 

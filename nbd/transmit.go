@@ -44,6 +44,9 @@ func (c *conn) serve(ctx context.Context) error {
 		if h.Type == proto.CmdDisc {
 			return nil
 		}
+		if err := c.room(); err != nil {
+			return err
+		}
 		if err := c.dispatch(ctx, &h); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF

@@ -24,8 +24,9 @@
 // connection are sent again when RequestTimeout is over, not earlier; that is how long a guest may wait after a restart.
 //
 // Time-outs have a price. A server that takes longer than RequestTimeout for one request loses the
-// connection, and the request is sent again on another one, while the first may still be carried out. RequestTimeout must be longer
-// than any time that a living server takes, its waiting for storage included. Kernels before 5.16 fail what was under way on a device's only
+// connection, and the request is sent again on another one, while the first may still be carried out. This project's server changes a block
+// in the order of arrival, and begins nothing that waited unread on a Unix socket that was closed; on TCP it cannot tell in time, and other servers
+// may do neither. RequestTimeout should be longer than any time that a living server takes, its waiting for storage included. Kernels before 5.16 fail what was under way on a device's only
 // connection; use at least two.
 //
 // # Detach
