@@ -54,7 +54,7 @@ var cutStep = step{"cut", func(w *world, m *model) error {
 	return err
 }}
 
-var growStep = step{"cut and grow", func(w *world, m *model) error { return w.dev.Grow(context.Background()) }}
+var growStep = step{"grow", func(w *world, m *model) error { return w.dev.Grow(context.Background()) }}
 
 func snapshotStep(name string) step {
 	return step{"snapshot " + name, func(w *world, m *model) error {
@@ -114,6 +114,50 @@ func stories() []story {
 		{"requests", small, scenario(1)},
 		{"resize", small, resizes(2)},
 		{"flatten", func(t *testing.T) (*world, *model) { return flushedClone(t, 3) }, flattens(3)},
+		{"journals", smallJournal, growths(4)},
+	}
+}
+
+// smallJournal begins with a journal that grows twice.
+func smallJournal(t *testing.T) (*world, *model) {
+	w := newWorld(t, 6*64<<10, 64<<10)
+	must(t, w.close())
+	w.options.JournalSize, w.options.JournalLimit = 64<<10, 1<<20
+	w.start()
+	must(t, w.open())
+	return w, newModel(6 * 64 << 10)
+}
+
+// growths changes the same blocks in one, two and three journals, which both ways of flushing know of.
+func growths(seed uint64) []step {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	const chunkSize = 64 << 10
+	return []step{
+		writeStep(rng, 0, 8192),
+		writeStep(rng, chunkSize, 4096),
+		flushStep,
+		writeStep(rng, 0, 4096), // in place, not flushed
+		growStep,
+		writeStep(rng, 4096, 512), // the first journal names the object
+		flushStep,
+		writeStep(rng, 2*chunkSize, 4096),
+		discardStep(chunkSize, 4096), // the first journal has data of it
+		growStep,
+		writeStep(rng, 4096, 700),
+		writeStep(rng, 3*chunkSize, 4096),
+		flushStep,
+		writeStep(rng, 0, 3*chunkSize), // over what all journals have data of; objects are synced
+		flushStep,
+		writeStep(rng, 8192, 100),
+		discardStep(2*chunkSize, 8192),
+		flushStep,
+		writeStep(rng, 12288, 4096),
+		growStep, // it is large enough: a cut
+		writeStep(rng, 12288, 300),
+		snapshotStep("s1"),
+		writeStep(rng, 12288, 4096),
+		flushStep,
+		reopenStep,
 	}
 }
 
@@ -188,7 +232,7 @@ func scenario(seed uint64) []step {
 		writeStep(rng, chunkSize+100, 9000),
 		flushStep,
 		writeStep(rng, 4096, 512),
-		growStep, // from one journal to the next
+		growStep, // from one journal to the next, without a cut
 		writeStep(rng, 4096+1024, 512),
 		flushStep,
 		cutStep,

@@ -23,7 +23,7 @@ type cutter struct {
 	stopped sync.Once
 
 	mu       sync.Mutex
-	ended    uint64 // cuts
+	ended    uint64 // cuts, and changes to a larger journal
 	lastErr  error
 	finished chan struct{} // closed and replaced whenever a cut ends
 }
@@ -51,6 +51,15 @@ func (c *cutter) begin(ctx context.Context) error {
 
 // end ends what begin began.
 func (c *cutter) end() { <-c.running }
+
+// tell wakes those who wait for room.
+func (c *cutter) tell(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended, c.lastErr = c.ended+1, err
+	close(c.finished)
+	c.finished = make(chan struct{})
+}
 
 // kick asks for a cut soon.
 func (c *cutter) kick() {
@@ -85,12 +94,25 @@ func (d *Device) cutLoop() {
 		case <-d.cutter.wake:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), d.o.Deadline)
-		if _, err := d.cut(ctx, cutOptions{grow: true}); err != nil {
+		if err := d.makeRoom(ctx); err != nil {
 			d.log.Warn("the journal could not be cut; it is tried again when it is needed", "err", err)
 		}
 		cancel()
 		d.garbage.kick()
 	}
+}
+
+// makeRoom goes on with a larger journal while that is allowed, else it cuts.
+func (d *Device) makeRoom(ctx context.Context) error {
+	grown, err := d.grow(ctx)
+	if err != nil {
+		d.log.Warn("no larger journal", "err", err)
+	}
+	if grown {
+		return nil
+	}
+	_, err = d.cut(ctx, cutOptions{behind: true})
+	return err
 }
 
 // room waits until a cut has ended, which makes room in the journal. The caller is not inside the gate.
@@ -135,7 +157,7 @@ func full(w *journal.Writer) bool { return w.Live() >= w.Size()/8*7 }
 type cutOptions struct {
 	barrier bool  // raise the mark
 	last    bool  // no change comes after it: the journal ends
-	grow    bool  // go on with a larger journal
+	behind  bool  // nobody waits for it
 	size    int64 // 0, or bytes that the volume has from now on
 	sole    bool  // nothing of other owners is shown: they leave the root, and so does the source
 }
@@ -167,11 +189,7 @@ func (d *Device) cut(ctx context.Context, o cutOptions) (r cutResult, err error)
 	defer c.end()
 	r, err = d.cutNow(ctx, o)
 	c.over = c.over || err == nil && o.last && d.closing.Load()
-	c.mu.Lock()
-	c.ended, c.lastErr = c.ended+1, err
-	close(c.finished)
-	c.finished = make(chan struct{})
-	c.mu.Unlock()
+	c.tell(err)
 	d.stats.cuts.Add(1)
 	return r, err
 }
@@ -180,12 +198,6 @@ func (d *Device) cut(ctx context.Context, o cutOptions) (r cutResult, err error)
 func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err error) {
 	if err := d.Err(); err != nil {
 		return r, err
-	}
-	var next *journal.Writer
-	if o.grow {
-		if next, err = d.largerJournal(ctx, d.journal.Load()); err != nil {
-			d.log.Warn("no larger journal", "err", err)
-		}
 	}
 	if err := d.gate.close(ctx); err != nil {
 		return r, fmt.Errorf("wait for requests under way: %w: %w", drivers.ErrUnavailable, err)
@@ -211,12 +223,6 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if o.barrier || smaller {
 		d.m.SetMark(r.bound)
 	}
-	if next != nil {
-		if err := d.follow(ctx, d.journal.Load(), next); err != nil {
-			d.gate.open()
-			return r, err
-		}
-	}
 	w := d.journal.Load()
 	var start journal.Position
 	if w != nil {
@@ -230,7 +236,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	d.gate.open()
 
 	parallel := syncParallel
-	if o.grow {
+	if o.behind {
 		parallel = syncBehind
 	}
 	r.owners, r.pages, err = d.store(ctx, state, capture, parallel)

@@ -5,11 +5,8 @@ import (
 	"runtime"
 )
 
-// Grow does the cut that a full journal asks for: it goes on with a larger one.
-func (d *Device) Grow(ctx context.Context) error {
-	_, err := d.cut(ctx, cutOptions{grow: true})
-	return err
-}
+// Grow does what a full journal asks for: it goes on with a larger one, or cuts.
+func (d *Device) Grow(ctx context.Context) error { return d.makeRoom(ctx) }
 
 // Merge does what the background does for a chunk that a change found to have many layers.
 func (d *Device) Merge(ctx context.Context, index uint64) error { return d.mergeChunk(ctx, index) }

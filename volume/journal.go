@@ -68,13 +68,37 @@ func (d *Device) newJournal(ctx context.Context, size int64, firstSeq uint64) (*
 // is appended to that one until it is followed.
 const seqGap = journal.MaxSize / journal.Align * 2
 
-// largerJournal makes the journal that will follow w, which filled up: a larger one needs fewer cuts, and each syncs
-// an object once however often it was changed. It returns nil if w is large enough.
-func (d *Device) largerJournal(ctx context.Context, w *journal.Writer) (*journal.Writer, error) {
-	if w == nil || w.Size() >= d.o.JournalLimit || len(d.lease.Root().Journals) != 1 {
-		return nil, nil
+// mostJournals is how many journals are in use at once: each is so much larger than the one before it that
+// the last one makes most of the time that replay takes.
+const mostJournals = 3
+
+// grow goes on with a larger journal, if the one in use is not large enough: then fewer cuts are needed, and each syncs an
+// object once however often it was changed. What the journals before it say is part of the redo log until the next cut. It returns
+// false if it has changed nothing.
+func (d *Device) grow(ctx context.Context) (grown bool, err error) {
+	c := &d.cutter
+	if err := c.begin(ctx); err != nil {
+		return false, err
 	}
-	return d.newJournal(ctx, min(4*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
+	defer c.end()
+	w := d.journal.Load()
+	if d.Err() != nil || w == nil || w.Size() >= d.o.JournalLimit || len(d.lease.Root().Journals) >= mostJournals {
+		return false, nil
+	}
+	next, err := d.newJournal(ctx, min(4*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
+	if err != nil {
+		return false, err
+	}
+	if err := d.gate.close(ctx); err != nil {
+		d.log.Debug("a larger journal is not used", "err", err)
+		return false, nil // the cut removes it
+	}
+	defer d.gate.open()
+	if err := d.follow(ctx, w, next); err != nil {
+		return false, err
+	}
+	c.tell(nil)
+	return true, nil
 }
 
 // follow makes next the journal. No change is under way. What w holds is made durable first, since flushes

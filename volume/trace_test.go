@@ -264,7 +264,13 @@ func TestGoldenTraces(t *testing.T) {
 			w.write(5*traceChunk, 4096, 0)
 		}, func(w *traced) { w.cut() }},
 		{"cut-that-removes", func(w *traced) { written(w); w.zero(volume.Discard, 0, traceChunk, 0) }, func(w *traced) { w.cut() }},
-		{"cut-with-a-larger-journal", func(w *traced) { written(w); w.write(4096, 4096, 0) }, func(w *traced) { w.ok(w.dev.Grow(w.t.Context())) }},
+		{"larger-journal", func(w *traced) { written(w); w.write(4096, 4096, 0) }, func(w *traced) { w.ok(w.dev.Grow(w.t.Context())) }},
+		{"cut-after-a-larger-journal", func(w *traced) {
+			written(w)
+			w.write(4096, 4096, 0)
+			w.ok(w.dev.Grow(w.t.Context()))
+			w.write(0, 4096, 0)
+		}, func(w *traced) { w.ok(w.dev.Grow(w.t.Context())) }},
 		{"close-unchanged", nothing, (*traced).stopDevice},
 		{"close", func(w *traced) { written(w); w.write(4096, 4096, 0) }, (*traced).stopDevice},
 		{"open", func(w *traced) { written(w); w.stop(); w.start() }, func(w *traced) { w.ok(w.open()) }},
