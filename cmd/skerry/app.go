@@ -81,7 +81,7 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "skerry",
 		Short: "Copy-on-write storage for virtual-machine disks",
 		Long: `skerry keeps virtual-machine disks as volumes in a pool: a local directory. Snapshots and clones share
-their data copy-on-write and take milliseconds; serve shows volumes to hypervisors as NBD devices.
+their data copy-on-write and take milliseconds; serve shows volumes to hypervisors as NBD devices, mount as files.
 
 Without --pool, SKERRY_POOL or a configuration, commands work on a default local pool, which is
 made at first use: /var/lib/skerry for root, ~/.local/share/skerry for others.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -210,8 +211,11 @@ func (s *exporting) mount(open *session, x *exports.Table, fixed bool) (*fuse.Se
 	m, err := fuse.Mount(s.dir, x.FUSE(), fuse.Options{
 		Logger: s.app.log, Source: open.where.String(), ReadOnly: s.readOnly, Fixed: fixed, AllowOther: s.allowOther,
 	})
-	if errors.Is(err, syscall.EBUSY) {
+	switch {
+	case errors.Is(err, syscall.EBUSY):
 		err = advised{err, "end that mount with: skerry umount " + s.dir}
+	case err != nil && os.Geteuid() != 0:
+		err = advised{err, "users other than root need fusermount3 (Debian: fuse3), the right to open /dev/fuse, and a directory that is theirs"}
 	}
 	return m, err
 }
