@@ -153,3 +153,19 @@ func TestLibvirtFlagsThatMeanNothing(t *testing.T) {
 	w.fails(1, "XML", "info", "vm1", "--libvirt", "--fuse", "/m\x01")
 	w.fails(1, "XML", "info", "vm1", "--libvirt", "--nbd", "unix:/\xff")
 }
+
+func TestLibvirtDiskIsNoneForABlockDeviceOfTheHost(t *testing.T) {
+	t.Parallel()
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	dir := w.path("skerry/attach")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(w.path("skerry"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := w.serve(1, "vm1", "--nbd", "unix:"+dir+"/vm1.sock") // where attach has its servers
+	w.fails(13, "vm1 device detach", "info", "vm1", "--libvirt")
+	s.stop()
+}
