@@ -29,6 +29,7 @@ func errno(err error) syscall.Errno {
 		{catalog.ErrInUse, syscall.EBUSY},
 		{locking.ErrHeld, syscall.EBUSY},
 		{catalog.ErrExists, syscall.EEXIST},
+		{errStale, syscall.ESTALE},
 		{catalog.ErrNotFound, syscall.ENOENT},
 		{volume.ErrReadOnly, syscall.EROFS},
 		{drivers.ErrReadOnly, syscall.EROFS},

@@ -127,6 +127,9 @@ func (f *file) open(ctx context.Context) error {
 	return nil
 }
 
+// errStale says that a file is not the one of its name any more. The kernel looks the name up again.
+var errStale = errors.New("another volume or snapshot has the name now")
+
 // openDevice opens the device. The caller has the file's turn.
 func (f *file) openDevice(ctx context.Context) error {
 	name := f.label()
@@ -136,7 +139,7 @@ func (f *file) openDevice(ctx context.Context) error {
 	}
 	e, err := f.tree.volumes.Lookup(ctx, name)
 	if err == nil && e.ID != f.ino && f.tree.knows(e.ID, f) {
-		err = fmt.Errorf("%s: %w: another volume has the name now", name, catalog.ErrNotFound)
+		err = fmt.Errorf("%s: %w", name, errStale)
 	}
 	if err != nil {
 		release()

@@ -64,6 +64,9 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		f.tree.refuse("file cannot be opened", f.label(), err)
 		return nil, 0, errno(err)
 	}
+	// Who opens a file gets the size that it has, whatever was changed elsewhere while nobody had it open. This concerns attributes only, and the
+	// kernel may have none.
+	_ = n.NotifyContent(-1, 0)
 	return h, openFlags(f), 0
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -258,4 +260,57 @@ func TestRemovedFilesGoWhereThePoolSays(t *testing.T) {
 	if out := w.ok("ls", "--trash"); !strings.Contains(out, "vm1") {
 		t.Error(out)
 	}
+}
+
+// TestMountShowsAtOpenWhatChangedElsewhere: the kernel knows sizes and names from before, which count until somebody opens the file.
+func TestMountShowsAtOpenWhatChangedElsewhere(t *testing.T) {
+	w := newPool(t)
+	data := noise(2*mib, 1)
+	w.put("vm1", data)
+	w.ok("snapshot", "vm1@s")
+	m := w.mountFiles()
+	for _, size := range []int64{5 * mib, mib} {
+		if _, err := os.Stat(m.path("vm1.raw")); err != nil {
+			t.Fatal(err)
+		}
+		w.ok("resize", "-q", "--allow-shrink", "vm1", fmt.Sprint(size))
+		f, err := os.Open(m.path("vm1.raw"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := f.Seek(0, io.SeekEnd); err != nil || got != size {
+			t.Errorf("the file ends at %d, want %d: %v", got, size, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		w.unused("export", "-q", "vm1", w.path("copy")) // the process gives the volume up a while after close
+		if err := os.Remove(w.path("copy")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(m.path("vm1@s.raw")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the snapshot: %d bytes, %v", len(got), err)
+	}
+	w.unused("rm", "-q", "vm1@s")
+	w.ok("snapshot", "vm1@s")
+	if got, err := os.ReadFile(m.path("vm1@s.raw")); err != nil || !bytes.Equal(got, data[:mib]) {
+		t.Errorf("another snapshot of the name: %d bytes, %v", len(got), err)
+	}
+	m.stop()
+}
+
+// unused runs a command for which nobody may use something, which ends soon.
+func (w *world) unused(args ...string) {
+	w.t.Helper()
+	for range 100 {
+		switch r := w.run(nil, args...); r.code {
+		case 0:
+			return
+		case 11, 13:
+		default:
+			w.t.Fatalf("%v: exit code %d\n%s", args, r.code, r.stderr)
+		}
+	}
+	w.t.Fatalf("%v: it is still in use", args)
 }
