@@ -188,7 +188,7 @@ func (e *Exerciser) chooseVolume(o *op) bool {
 	case e.one(e.options.Resize):
 		o.kind, o.off, o.n = opResize, int64(len(e.model)), e.newSize()
 	case e.one(e.options.Snapshot) && len(e.names) < maxSnapshots:
-		o.kind, o.name = opSnapshot, e.freshName()
+		o.kind, o.name = opSnapshot, e.freeName()
 	case old == "":
 		return false
 	case e.one(e.options.Snapshot):

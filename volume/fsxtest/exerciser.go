@@ -45,7 +45,6 @@ type Exerciser struct {
 	options   Options
 	rand      *rand.Rand
 	number    int // of the next operation
-	taken     int // snapshots ever
 	initial   []byte
 	model     []byte
 	snapshots map[string][]byte
@@ -322,10 +321,14 @@ func (e *Exerciser) looksAt(o op) error {
 	return nil
 }
 
-// freshName returns the name of a snapshot that never was.
-func (e *Exerciser) freshName() string {
-	e.taken++
-	return fmt.Sprintf("s%d", e.taken)
+// freeName returns a name that no snapshot has now. One had it before, as likely as not.
+func (e *Exerciser) freeName() string {
+	for {
+		name := fmt.Sprintf("s%d", 1+e.rand.IntN(2*maxSnapshots))
+		if e.snapshots[name] == nil {
+			return name
+		}
+	}
 }
 
 // buffer returns n bytes, which hold until the next call.
