@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -457,4 +458,58 @@ func TestDetachWhileTheKeeperReconnects(t *testing.T) {
 	d = w.mustAttach("vm1", options())
 	d.has([]byte("acknowledged"), 0)
 	d.detach(false)
+}
+
+// TestAVolumeThatAMountHolds is attached only if the mount serves it by NBD too.
+func TestAVolumeThatAMountHolds(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		nbd  []string
+	}{{"without NBD", nil}, {"with NBD", []string{"--nbd", "unix:s"}}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.ok("create", "vm1", "--size", "1M")
+			mnt := filepath.Join(w.dir, "mnt")
+			if err := os.Mkdir(mnt, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			mount := w.command(append([]string{"mount", mnt}, c.nbd...)...)
+			if err := mount.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- mount.Wait() }()
+			defer func() {
+				if err := errors.Join(mount.Process.Signal(unix.SIGTERM), <-ended); err != nil {
+					t.Error(err)
+				}
+			}()
+			path := filepath.Join(mnt, "vm1.raw")
+			w.until("mounted", func() bool { _, err := os.Stat(path); return err == nil })
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = f.Close() }() // nothing is written
+			d, err := w.attach("vm1", options())
+			if c.nbd == nil {
+				if !errors.Is(err, catalog.ErrInUse) || !strings.Contains(err.Error(), "serves no NBD") || !strings.Contains(err.Error(), strconv.Itoa(mount.Process.Pid)) {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Server.Own {
+				t.Errorf("%+v", d.Server)
+			}
+			d.write([]byte("by the device"), 0)
+			got := make([]byte, 13)
+			if _, err := f.ReadAt(got, 0); err != nil || string(got) != "by the device" {
+				t.Errorf("the file has %q, %v", got, err)
+			}
+			d.detach(false)
+		})
+	}
 }
