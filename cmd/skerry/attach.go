@@ -189,7 +189,7 @@ func (a *app) withHost(do func(*attach.Host) error) error {
 		Kernel: k,
 		Lookup: a.lookup,
 		Serve:  a.serverProcess,
-		Keep:   func(key string) (*exec.Cmd, error) { return a.self(keepCommand, key) },
+		Keep:   func(key string) (*exec.Cmd, error) { return a.self("--verbose", keepCommand, key) },
 		Log:    a.log,
 		Tick:   attach.DefaultTick,
 	})

@@ -191,10 +191,8 @@ func (h *Host) free(want string, ours bool) error {
 // chooseServer returns where a target is served: by the server that it had, by the process that holds it, or by one of the own.
 func (h *Host) chooseServer(ctx context.Context, t Target, had Server, readOnly bool) (Server, error) {
 	if t.URI != "" {
-		if _, _, err := probe(ctx, t.URI); err != nil {
-			return Server{}, fmt.Errorf("%s: %w", t.URI, err)
-		}
-		return Server{URI: t.URI}, nil
+		// It is not asked first: there are servers that end after one connection.
+		return Server{URI: t.URI, Single: had.Single}, nil
 	}
 	own := Server{Own: true, URI: socketURI(h.files(t.key()).socket, t.Name()), Process: had.Process}
 	if !had.Own {

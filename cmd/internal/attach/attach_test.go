@@ -513,3 +513,45 @@ func TestAVolumeThatAMountHolds(t *testing.T) {
 		})
 	}
 }
+
+// TestAServerForOneConnection is not asked for anything while the device has that connection.
+func TestAServerForOneConnection(t *testing.T) {
+	w := newWorld(t)
+	image, socket := filepath.Join(w.dir, "image"), filepath.Join(w.dir, "q")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, mib)); err != nil {
+		t.Fatal(err)
+	}
+	serve := func() (end func()) {
+		t.Helper()
+		c := exec.Command("qemu-nbd", "--persistent", "--shared=1", "--format=raw", "--socket="+socket, image)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return func() { _ = c.Process.Kill(); _ = c.Wait(); _ = os.Remove(socket) }
+	}
+	end := serve()
+	defer func() { end() }()
+	w.until("listening", func() bool { _, err := os.Lstat(socket); return err == nil })
+	uri := must(ParseURI("nbd+unix:///?socket=" + socket))
+	d, err := w.attachTarget(Target{URI: uri}, options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.Record.Connections != 1 || !d.Server.Single || d.Server.Own || d.Name() != uri {
+		t.Errorf("%+v", d.Record)
+	}
+	d.write([]byte("one"), 0)
+	if s := w.state(); s != Connected {
+		t.Error(s)
+	}
+	end()
+	w.until("noticed", func() bool { return w.state() == Reconnecting })
+	if _, err := w.host.Detach(t.Context(), d.Target, false); !errors.Is(err, drivers.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	end = serve()
+	d.write([]byte("two"), 3)
+	d.has([]byte("onetwo"), 0)
+	w.until("connected", func() bool { return w.state() == Connected })
+	d.detach(false)
+}

@@ -116,7 +116,7 @@ func (h *Host) cleanUp(ctx context.Context, r Record, known bool) error {
 // takeOff ends a device that nothing uses.
 func (h *Host) takeOff(ctx context.Context, r Record, d kernel.Device) (err error) {
 	// A server that does not answer would let the flush wait where no signal reaches it.
-	if _, _, err := probe(ctx, r.Server.URI); err != nil {
+	if err := h.reached(ctx, r); err != nil {
 		return fmt.Errorf("%s: there is no server to flush to: %w: %w", r.Device, err, drivers.ErrUnavailable)
 	}
 	if err := h.unused(ctx, r.Device); err != nil {
@@ -188,7 +188,7 @@ func (h *Host) forceOff(ctx context.Context, out *Detached, d kernel.Device) err
 	if out.Uses, err = h.System.Uses(r.Device); err != nil {
 		return err
 	}
-	_, _, unreached := probe(ctx, r.Server.URI)
+	unreached := h.reached(ctx, r)
 	if unreached == nil {
 		if err := h.syncOpen(d); err != nil {
 			out.Unflushed = err.Error()

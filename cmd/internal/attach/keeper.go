@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ type keeper struct {
 
 	child *child        // own server that this process started; nil: another keeper did, or nobody
 	stale bool          // the device may have dead connections
+	broke bool          // and it had, since this keeper began
 	pause time.Duration // after the next start of the server
 	next  time.Time     // no start of the server before
 	ticks int
@@ -140,6 +142,7 @@ func (k *keeper) make(ctx context.Context) error {
 	k.rec.Device, k.rec.Index, k.rec.Size, k.rec.Connected = kernel.Path(index), index, e.Size, true
 	k.rec.ReadOnly = config.Flags&flagReadOnly != 0
 	k.rec.Connections = len(sockets)
+	k.rec.Server.Single = k.rec.URI != "" && !kernel.CanMultiConn(e)
 	if err := k.save(); err != nil {
 		return errors.Join(err, k.h.Kernel.Disconnect(index))
 	}
@@ -205,11 +208,11 @@ func (k *keeper) keep(ctx context.Context) error {
 			k.stale = true
 			k.h.Log.Warn("the server has died", "volume", k.rec.Name(), "pid", k.rec.Server.Process.PID)
 		case <-breaks:
-			k.stale = true
+			k.stale, k.broke = true, true
 		case <-tick.C:
 			// Notices may be lost. A socket that the kernel has no use for is only closed again.
 			k.ticks++
-			k.stale = k.stale || k.ticks%offerTicks == 0
+			k.stale = k.stale || k.ticks%offerTicks == 0 && !k.rec.Server.Single
 		}
 		if err := k.step(ctx); errors.Is(err, errGone) {
 			return k.leave(ctx)
@@ -246,6 +249,9 @@ func (k *keeper) step(ctx context.Context) error {
 
 // mend gives the device a server, connections and the volume's size.
 func (k *keeper) mend(ctx context.Context, d kernel.Device) error {
+	if k.rec.Server.Single {
+		return k.mendSingle(ctx, d)
+	}
 	e, p, err := probe(ctx, k.rec.Server.URI)
 	if err != nil {
 		k.stale = true // whatever it was, the connections may have ended with it
@@ -263,41 +269,64 @@ func (k *keeper) mend(ctx context.Context, d kernel.Device) error {
 		}
 	}
 	if k.stale {
-		if err := k.reconnect(ctx, d.Index); err != nil {
+		if _, err := k.reconnect(ctx, d.Index); err != nil {
 			return err
 		}
 		k.stale = false
 	}
-	if e.Size != d.Size {
+	return k.resize(d, e.Size)
+}
+
+// mendSingle is mend for a server that has perhaps no time for anybody beside the device: only a connection that broke, or may have before this
+// keeper began, is a reason to turn to it.
+func (k *keeper) mendSingle(ctx context.Context, d kernel.Device) error {
+	if !k.stale {
+		return nil
+	}
+	size, err := k.reconnect(ctx, d.Index)
+	if !k.broke && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)) {
+		k.stale = false // it listens and does not answer: busy with the connection that the device has
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	k.stale, k.broke = false, false
+	return k.resize(d, size)
+}
+
+// resize makes the device as large as the server says.
+func (k *keeper) resize(d kernel.Device, size int64) error {
+	if size != d.Size {
 		// The server has the new size first, or it would refuse what lies beyond the old one.
-		if _, err := k.h.Kernel.Reconfigure(d.Index, kernel.Change{Backend: d.Backend, Size: e.Size}, nil); err != nil {
+		if _, err := k.h.Kernel.Reconfigure(d.Index, kernel.Change{Backend: d.Backend, Size: size}, nil); err != nil {
 			return err
 		}
-		k.h.Log.Info("the device has another size", "device", k.rec.Device, "volume", k.rec.Name(), "bytes", e.Size, "before", d.Size)
+		k.h.Log.Info("the device has another size", "device", k.rec.Device, "volume", k.rec.Name(), "bytes", size, "before", d.Size)
 	}
-	if k.rec.Size != e.Size {
-		k.rec.Size = e.Size
+	if k.rec.Size != size {
+		k.rec.Size = size
 		return k.save()
 	}
 	return nil
 }
 
-// reconnect offers the device new connections, of which the kernel takes as many as are dead.
-func (k *keeper) reconnect(ctx context.Context, index int) error {
-	sockets, _, err := k.h.connect(ctx, k.rec)
+// reconnect offers the device new connections, of which the kernel takes as many as are dead, and returns the size of the export.
+func (k *keeper) reconnect(ctx context.Context, index int) (size int64, err error) {
+	sockets, e, err := k.h.connect(ctx, k.rec)
 	if errors.Is(err, errOther) && k.rec.Server.Own {
 		// It has a volume open that is none of this device's.
-		return errors.Join(err, k.h.endServer(ctx, k.rec, unix.SIGTERM))
+		return 0, errors.Join(err, k.h.endServer(ctx, k.rec, unix.SIGTERM))
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer kernel.Close(sockets)
 	taken, err := k.h.Kernel.Reconfigure(index, kernel.Change{Backend: k.rec.backend()}, sockets)
 	if err == nil && taken > 0 {
 		k.h.Log.Info("new connections", "device", k.rec.Device, "volume", k.rec.Name(), "number", taken)
 	}
-	return err
+	return e.Size, err
 }
 
 // revive brings the server back that did not answer, if that can be done here; else it returns why.

@@ -84,6 +84,18 @@ func probe(ctx context.Context, uri string) (client.Export, Process, error) {
 	return e, p, err
 }
 
+// reached returns nil if the server of a device answers; of one that is not asked, what its keeper knows.
+func (h *Host) reached(ctx context.Context, r Record) error {
+	if !r.Server.Single {
+		_, _, err := probe(ctx, r.Server.URI)
+		return err
+	}
+	if now, err := h.load(r.key()); err != nil || !now.Connected {
+		return errors.Join(errors.New("its connection is broken"), err)
+	}
+	return nil
+}
+
 // connect makes connections to a server and sees to it that they are to what the device is of: while a connection is open its export is
 // open, so the name cannot go to another volume any more.
 func (h *Host) connect(ctx context.Context, r Record) ([]*os.File, client.Export, error) {

@@ -96,11 +96,7 @@ func (h *Host) state(ctx context.Context, s *Status) State {
 	if s.Detached {
 		return Ending
 	}
-	answers := false
-	if s.Server.URI != "" {
-		_, _, err := probe(ctx, s.Server.URI)
-		answers = err == nil
-	}
+	answers := s.Server.URI != "" && h.reached(ctx, s.Record) == nil
 	switch {
 	case s.Kept && answers && s.Record.Connected:
 		return Connected

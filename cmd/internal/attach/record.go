@@ -83,8 +83,10 @@ func (t Target) key() string {
 
 // Server is the process that a device gets its data from.
 type Server struct {
-	Own     bool    `json:"own"` // the keeper starts and ends it
-	URI     string  `json:"uri"` // where it serves
+	Own bool   `json:"own"` // the keeper starts and ends it
+	URI string `json:"uri"` // where it serves
+	// Single says that the server may have no time for a second connection beside the device's: it is not asked for anything.
+	Single  bool    `json:"single,omitempty"`
 	Process Process `json:"process,omitzero"`
 }
 
@@ -154,7 +156,7 @@ func (h *Host) save(r Record) error {
 func (h *Host) forget(key string) error {
 	f := h.files(key)
 	var errs []error
-	for _, p := range []string{f.record, f.socket, f.log} {
+	for _, p := range []string{f.record, f.socket, f.log, f.log + oldLog} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

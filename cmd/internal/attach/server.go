@@ -97,14 +97,17 @@ func (c *child) stop(ctx context.Context, sig unix.Signal) error {
 	return c.process.end(ctx, sig)
 }
 
-// maxLog is the size from which on a log is begun anew, in bytes.
-const maxLog = 1 << 20
+// maxLog is the size from which on a log is begun anew, in bytes; oldLog is what the name of the one before ends with.
+const (
+	maxLog = 1 << 20
+	oldLog = ".old"
+)
 
 // openLog opens the log of a device for appending.
 func (h *Host) openLog(key string) (*os.File, error) {
 	path := h.files(key).log
 	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
-		if err := os.Rename(path, path+".old"); err != nil {
+		if err := os.Rename(path, path+oldLog); err != nil {
 			return nil, err
 		}
 	}
