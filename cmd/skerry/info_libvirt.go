@@ -188,13 +188,13 @@ func (s *session) locate(ctx context.Context, a *app, d *libvirtDisk, r catalog.
 		}
 	}
 	// A server of a device's own: the host may have a file system on it.
-	attached := filepath.Join(control.Directory(a.env.Getenv), "attach")
+	attached := []string{a.attachDirectory(), filepath.Join(control.Directory(a.env.Getenv), "attach")}
 	for _, network := range []string{"unix", "tcp"} {
 		for _, p := range all {
 			for _, uri := range p.NBD {
 				ad, err := parseAddress(uri)
 				if err == nil && ad.network == network && (ad.export == "" || ad.export == r.String()) {
-					if filepath.Dir(ad.where) == attached {
+					if slices.Contains(attached, filepath.Dir(ad.where)) {
 						return advised{
 							fmt.Errorf("%s is a block device of this host: %w", r, catalog.ErrInUse),
 							"give the guest the device, see skerry attached; or skerry detach " + r.String() + ", and serve it",
