@@ -314,3 +314,23 @@ func (w *world) unused(args ...string) {
 	}
 	w.t.Fatalf("%v: it is still in use", args)
 }
+
+func TestWhatAKilledMountLeavesOfANewFile(t *testing.T) {
+	w := newPool(t)
+	m := w.mountFiles()
+	f, err := os.Create(m.path("new.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := noise(5*mib, 9)
+	if _, err := f.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	m.kill()
+	if err := f.Close(); err == nil {
+		t.Error("the file was closed as if its size had been set")
+	}
+	w.ok("umount", m.dir)
+	w.has("new", append(data, make([]byte, 3*mib)...)) // all that was answered, and zeros
+	w.script("check")
+}
