@@ -116,6 +116,28 @@ for i in range(N):
 `)
 }
 
+// TestEmptyingUnderManyWriters empties a file again and again while more writes wait for their place in it than may be in flight.
+func TestEmptyingUnderManyWriters(t *testing.T) {
+	p := fusetest.NewPool(t)
+	m := p.Mount(fuse.Options{MaxInFlight: 8 * mib})
+	m.Python(`
+N = 64
+data = b'x'*(1<<20)
+f = os.open(m+'/new.raw', os.O_RDWR|os.O_CREAT)
+for i in range(6):
+    os.pwrite(f, b'x', N<<20)
+    start = threading.Barrier(N+1)
+    def write(k):
+        start.wait()
+        assert os.pwrite(f, data, k<<20) == len(data)
+    ts = [threading.Thread(target=write, args=(k,)) for k in range(N)]
+    for x in ts: x.start()
+    start.wait()
+    os.close(os.open(m+'/new.raw', os.O_WRONLY|os.O_TRUNC))
+    for x in ts: x.join()
+`)
+}
+
 func TestNames(t *testing.T) {
 	p := fusetest.NewPool(t)
 	p.Make("vm1", mib)

@@ -199,6 +199,12 @@ func (h *handle) settleLast() {
 func (h *handle) truncate(ctx context.Context, size int64) error {
 	f := h.file
 	ctx = context.WithoutCancel(ctx)
+	// It comes before the turn, as with writes that make the file longer: those hold their bytes while they wait for that.
+	q, err := f.newRequest(volume.WriteZeroes, 0, 0)
+	if err != nil {
+		return err
+	}
+	defer q.drop()
 	if err := f.lock(ctx); err != nil {
 		return err
 	}
@@ -212,7 +218,7 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 			return err
 		}
 	case size == 0:
-		return h.empty(ctx, d)
+		return h.empty(ctx, d, q)
 	case roundUp(size) != d.Size():
 		if err := d.Resize(ctx, roundUp(size)); err != nil {
 			return err
@@ -229,21 +235,15 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 }
 
 // empty gives up the content of a volume. The smallest volume has one sector. The caller has the file's turn.
-func (h *handle) empty(ctx context.Context, d Device) error {
-	f := h.file
+func (h *handle) empty(ctx context.Context, d Device, q *request) error {
 	if err := d.Resize(ctx, chunk.SectorSize); err != nil {
 		return err
 	}
-	q, err := f.newRequest(volume.WriteZeroes, 0, 0)
-	if err != nil {
-		return err
-	}
-	defer q.drop()
 	q.Length = chunk.SectorSize
 	if err := h.change(q, d); err != nil {
 		return err
 	}
 	h.grow()
-	f.length.Store(0)
+	h.file.length.Store(0)
 	return nil
 }
