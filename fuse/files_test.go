@@ -138,6 +138,26 @@ for i in range(6):
 `)
 }
 
+func TestWhatIsCutOffReturnsAsZeros(t *testing.T) {
+	p := fusetest.NewPool(t)
+	m := p.Mount(fuse.Options{})
+	m.Python(`
+def check(f, what):
+    for size in (1000, 512, 100, 1):
+        os.pwrite(f, b'x'*4096, 0)
+        os.ftruncate(f, size)
+        got = os.pread(f, 4096, 0)
+        want = b'x'*size+bytes(-size%512)
+        assert got == want, (what, size, len(got), got.count(b'x'))
+        os.ftruncate(f, 4096)
+        assert os.pread(f, 4096, 0) == b'x'*size+bytes(4096-size), (what, size)
+with open(m+'/new.raw', 'w+b', buffering=0) as f:
+    check(f.fileno(), 'new')
+with open(m+'/new.raw', 'r+b', buffering=0) as f:
+    check(f.fileno(), 'old')
+`)
+}
+
 func TestNames(t *testing.T) {
 	p := fusetest.NewPool(t)
 	p.Make("vm1", mib)

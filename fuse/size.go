@@ -219,8 +219,8 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 		}
 	case size == 0:
 		return h.empty(ctx, d, q)
-	case roundUp(size) != d.Size():
-		if err := d.Resize(ctx, roundUp(size)); err != nil {
+	default:
+		if err := h.cut(ctx, d, q, size); err != nil {
 			return err
 		}
 	}
@@ -232,6 +232,22 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 		f.length.Store(roundUp(size))
 	}
 	return nil
+}
+
+// cut makes the device as large as a file of size bytes needs, and what it has beyond in its last sector zeros. The caller has the file's turn.
+func (h *handle) cut(ctx context.Context, d Device, q *request, size int64) error {
+	need := roundUp(size)
+	smaller := size < h.file.end()
+	if need != d.Size() {
+		if err := d.Resize(ctx, need); err != nil {
+			return err
+		}
+	}
+	if !smaller || need == size {
+		return nil
+	}
+	q.Offset, q.Length = size, need-size
+	return h.change(q, d)
 }
 
 // empty gives up the content of a volume. The smallest volume has one sector. The caller has the file's turn.
