@@ -11,6 +11,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"skerry/volume"
 	"skerry/volume/catalog"
 )
 
@@ -240,11 +241,19 @@ func (f *file) changing() { f.own.Add(1) }
 
 // changed dates a change made through the mount.
 func (f *file) changed(err error) {
-	if err != nil {
+	if refused(err) {
 		f.own.Add(-1)
 	}
-	f.mtime.Store(time.Now().UnixNano())
+	f.touch()
 }
+
+// refused reports whether a device has not counted a request that ended with an error.
+func refused(err error) bool {
+	return errors.Is(err, volume.ErrOutOfRange) || errors.Is(err, volume.ErrInvalid) || errors.Is(err, volume.ErrReadOnly) || errors.Is(err, volume.ErrClosed)
+}
+
+// touch dates the last change.
+func (f *file) touch() { f.mtime.Store(time.Now().UnixNano()) }
 
 // look brings what is known of the file up to date.
 func (f *file) look(ctx context.Context) syscall.Errno {

@@ -238,7 +238,7 @@ func TestTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hold.Close()
-	m.Run("touch -d 2001-02-03T04:05:06Z $m/vm1.raw")
+	m.Run("truncate -s 2M $m/vm1.raw; touch -d 2001-02-03T04:05:06Z $m/vm1.raw")
 	if err := p.Device("vm1").WriteAt(t.Context(), []byte("x"), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -224,8 +224,7 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 			return err
 		}
 	}
-	f.changing()
-	f.changed(nil)
+	f.touch()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.length.Load() != wholeDevice {
