@@ -25,7 +25,8 @@ type file struct {
 	snapshot bool
 	limits   limits
 
-	turn chan struct{} // has room for the one who opens, closes, resizes or renames
+	turn  chan struct{} // has room for the one who opens, closes, resizes or renames
+	sized int64         // of the device, in bytes, as the growth of the file has made it; who has the turn uses it
 
 	device atomic.Pointer[opened]
 	length atomic.Int64 // bytes that programs see; wholeDevice but while the file is made by writing to it
@@ -42,6 +43,7 @@ type file struct {
 	idle    chan struct{} // closed when the last handle goes; nil: nobody waits
 	atime   int64         // nanoseconds; 0: that of the last change
 	foreign int64         // changes by others under the grant, as far as noticed
+	known   int64         // of these, the ones that do not concern the growth of the file
 	grant   uint32        // the last one known
 	size    int64         // as last looked up
 }
@@ -88,10 +90,9 @@ func (f *file) refresh(e Entry) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.name, f.size = e.Name, e.Size
-	if f.grant != e.Grant || f.mtime.Load() == 0 {
-		if f.device.Load() == nil {
-			f.mtime.Store(e.Granted.UnixNano()) // somebody may have written it since
-		}
+	// While the device is open its changes go on being counted, also under another grant; and what was looked up may be older than that.
+	if f.device.Load() == nil && (f.grant != e.Grant || f.mtime.Load() == 0) {
+		f.mtime.Store(e.Granted.UnixNano()) // somebody may have written it since
 		f.grantLocked(e.Grant)
 	}
 	f.noticeLocked(e.Changes)
@@ -99,7 +100,7 @@ func (f *file) refresh(e Entry) {
 
 // grantLocked begins to count the changes of another grant.
 func (f *file) grantLocked(grant uint32) {
-	f.grant, f.foreign = grant, 0
+	f.grant, f.foreign, f.known = grant, 0, 0
 	f.own.Store(0)
 }
 

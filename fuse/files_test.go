@@ -2,6 +2,7 @@ package fuse_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"skerry/fuse"
 	"skerry/fuse/fusetest"
+	"skerry/volume"
 	"skerry/volume/catalog"
 )
 
@@ -271,6 +273,48 @@ func TestSizeAfterALiveResize(t *testing.T) {
 	}
 	if got := m.Run("wc -c < $m/vm1.raw"); strings.TrimSpace(got) != "3145728" {
 		t.Error(got)
+	}
+}
+
+// TestGrowthSparesWhatOthersDo changes the volume of a file elsewhere while the file grows: closing it does not undo that.
+func TestGrowthSparesWhatOthersDo(t *testing.T) {
+	const end = 700000
+	resize := func(size int64) func(d *volume.Device) (int64, error) {
+		return func(d *volume.Device) (int64, error) { return size, d.Resize(t.Context(), size) }
+	}
+	for what, do := range map[string]func(d *volume.Device) (size int64, err error){
+		"made larger":  resize(10 * mib),
+		"made smaller": resize(mib / 2),
+		"written beyond the end": func(d *volume.Device) (int64, error) {
+			return d.Size(), d.WriteAt(t.Context(), []byte("other"), d.Size()-512)
+		},
+		"left alone": func(*volume.Device) (int64, error) { return (end + 511) / 512 * 512, nil },
+	} {
+		for how, flag := range map[string]int{"new": os.O_CREATE, "emptied": os.O_TRUNC} {
+			t.Run(how+" and "+what, func(t *testing.T) {
+				p := fusetest.NewPool(t)
+				if flag == os.O_TRUNC {
+					p.Make("vm1", mib)
+				}
+				m := p.Mount(fuse.Options{Expiry: -1})
+				f, err := os.OpenFile(m.Path("vm1.raw"), os.O_RDWR|flag, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, off := range []int64{0, 600000, end - 4} {
+					if _, err := f.WriteAt([]byte("mine"), off); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := do(p.Device("vm1"))
+				if err := errors.Join(err, f.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if st, err := os.Stat(m.Path("vm1.raw")); err != nil || st.Size() != want {
+					t.Errorf("size %d, want %d: %v", st.Size(), want, err)
+				}
+			})
+		}
 	}
 }
 

@@ -93,10 +93,12 @@ func (f *file) enlarge(ctx context.Context, end int64) (Device, error) {
 		if d.Size() >= end {
 			return d, nil
 		}
+		f.keepForeign(d)
 		err := d.Resize(ctx, max(need, 2*d.Size()))
 		if err != nil {
 			err = d.Resize(ctx, need) // twice the size may be more than there can be
 		}
+		f.sized = d.Size()
 		return d, err
 	}
 	if err := f.make(ctx, max(need, firstSize)); err != nil {
@@ -125,6 +127,7 @@ func (f *file) make(ctx context.Context, size int64) error {
 	f.mu.Lock()
 	f.pending, f.size = false, size
 	f.mu.Unlock()
+	f.sized = size
 	return f.openDevice(ctx)
 }
 
@@ -142,8 +145,33 @@ func (h *handle) settle(ctx context.Context) error {
 	return f.fit(ctx)
 }
 
+// keepForeign makes a file that grows as long as its device, if somebody else has changed that meanwhile: resized it, or written through another
+// export, perhaps beyond the end of the file. The caller has the file's turn.
+func (f *file) keepForeign(d *opened) {
+	f.notice(d)
+	if f.adoptForeign(d.Size()) {
+		f.tree.refuse("file keeps the size of its volume", f.label(), errForeign)
+	}
+}
+
+var errForeign = errors.New("it was resized, or written through another export, while the file was written anew")
+
+func (f *file) adoptForeign(size int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.length.Load() == wholeDevice || size == f.sized && f.foreign == f.known {
+		return false
+	}
+	f.sized, f.known = size, f.foreign
+	f.length.Store(size)
+	return true
+}
+
 // fit is settle. The caller has the file's turn.
 func (f *file) fit(ctx context.Context) error {
+	if d := f.device.Load(); d != nil {
+		f.keepForeign(d)
+	}
 	f.mu.Lock()
 	length, d := f.length.Load(), f.device.Load()
 	if f.growing > 0 || d == nil || length == wholeDevice {
@@ -162,6 +190,7 @@ func (f *file) fit(ctx context.Context) error {
 		return nil
 	}
 	err := d.Resize(ctx, size)
+	f.sized = d.Size()
 	if errors.Is(err, catalog.ErrInUse) {
 		f.tree.refuse("file keeps the larger size that it had while it was written", f.label(), err)
 		return nil
@@ -225,6 +254,7 @@ func (h *handle) truncate(ctx context.Context, size int64) error {
 		}
 	}
 	f.touch()
+	f.sized = roundUp(size)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.length.Load() != wholeDevice {
@@ -250,7 +280,7 @@ func (h *handle) cut(ctx context.Context, d Device, q *request, size int64) erro
 }
 
 // empty gives up the content of a volume. The smallest volume has one sector. The caller has the file's turn.
-func (h *handle) empty(ctx context.Context, d Device, q *request) error {
+func (h *handle) empty(ctx context.Context, d *opened, q *request) error {
 	if err := d.Resize(ctx, chunk.SectorSize); err != nil {
 		return err
 	}
@@ -259,6 +289,12 @@ func (h *handle) empty(ctx context.Context, d Device, q *request) error {
 		return err
 	}
 	h.grow()
-	h.file.length.Store(0)
+	f := h.file
+	f.sized = chunk.SectorSize
+	f.notice(d)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.known = f.foreign
+	f.length.Store(0)
 	return nil
 }
