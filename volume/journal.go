@@ -82,8 +82,12 @@ func (d *Device) grow(ctx context.Context) (grown bool, err error) {
 	}
 	defer c.end()
 	w := d.journal.Load()
-	if d.Err() != nil || w == nil || w.Size() >= d.o.JournalLimit || len(d.lease.Root().Journals) >= mostJournals {
+	if d.Err() != nil || w == nil || w.Size() >= d.o.JournalLimit {
 		return false, nil
+	}
+	named := d.lease.Root().Journals
+	if n := len(named); n == 0 || n >= mostJournals || named[n-1].Start.Object != w.Head().Object {
+		return false, nil // one that an earlier try made follows w: another need not come after that one
 	}
 	next, err := d.newJournal(ctx, min(4*w.Size(), d.o.JournalLimit), w.Last()+seqGap)
 	if err != nil {
