@@ -3,8 +3,10 @@ package fuse_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -181,5 +183,57 @@ func TestProgramsDoNotGetTheConnection(t *testing.T) {
 	m := fusetest.NewPool(t).Mount(fuse.Options{})
 	if out := m.Run("ls -l /proc/$$/fd"); strings.Contains(out, "/dev/fuse") {
 		t.Error(out)
+	}
+}
+
+// TestFilesAreClosedTogetherAtTheEnd lets no close get on before all have begun.
+func TestFilesAreClosedTogetherAtTheEnd(t *testing.T) {
+	const n = 3 // no more than the storage works on at a time
+	p := fusetest.NewPool(t)
+	m := p.Mount(fuse.Options{})
+	ids := make(map[string]bool)
+	for k := range n {
+		name := fmt.Sprintf("vm%d", k)
+		p.Make(name, mib)
+		i, err := p.Brief(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[i.ID.String()] = true
+		f, err := os.OpenFile(m.Path(name+".raw"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString("written"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	all := make(chan struct{})
+	p.Backend.SetHook(faulty.On(func(c faulty.Call) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range ids {
+			if strings.Contains(c.Name, id) {
+				delete(ids, id)
+				if len(ids) == 0 {
+					close(all)
+				}
+				return true
+			}
+		}
+		return len(ids) > 0
+	}, faulty.Delay(all)))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := m.Cut(ctx); err != nil {
+		mu.Lock()
+		defer mu.Unlock()
+		t.Errorf("%d of %d files wait for the others: %v", len(ids), n, err)
+		if len(ids) > 0 {
+			clear(ids)
+			close(all)
+		}
 	}
 }

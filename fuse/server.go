@@ -14,6 +14,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,7 @@ type Server struct {
 	files  *served
 	tree   *tree
 	end    sync.Once
+	left   chan struct{} // closed when the kernel asks no more
 	ended  chan struct{} // closed when all files are closed for good
 }
 
@@ -52,7 +54,7 @@ func Mount(dir string, v Volumes, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	s := &Server{dir: dir, tree: newTree(v, a, o), ended: make(chan struct{})}
+	s := &Server{dir: dir, tree: newTree(v, a, o), left: make(chan struct{}), ended: make(chan struct{})}
 	options := s.options(o)
 	s.files = &served{RawFileSystem: fs.NewNodeFS(&directory{tree: s.tree}, options), under: gate{empty: make(chan struct{})}}
 	if s.server, err = fuse.NewServer(s.files, dir, &options.MountOptions); err != nil {
@@ -121,8 +123,12 @@ func (s *Server) options(o Options) *fs.Options {
 // serve answers the kernel until the directory is unmounted, or the connection is cut.
 func (s *Server) serve() {
 	s.server.Serve()
+	close(s.left)
 	s.finish()
 }
+
+// closers is how many files are closed at a time at the end: each is flushed, and one whose storage hangs does not hold up the others.
+const closers = 32
 
 // finish closes all files: the kernel does not tell of the end of handles that were open at the end.
 func (s *Server) finish() {
@@ -134,9 +140,15 @@ func (s *Server) finish() {
 			left = append(left, h)
 		}
 		s.tree.mu.Unlock()
+		var g errgroup.Group
+		g.SetLimit(closers)
 		for _, h := range left {
-			s.tree.end(h)
+			g.Go(func() error {
+				s.tree.end(h)
+				return nil
+			})
 		}
+		_ = g.Wait() // none fails: what goes wrong is logged
 		close(s.ended)
 	})
 }
@@ -168,10 +180,14 @@ const lingerTime = 2 * time.Second
 func (s *Server) wait(ctx context.Context) error {
 	linger := time.NewTimer(lingerTime)
 	defer linger.Stop()
+	left := s.left
 	for {
 		select {
 		case <-s.ended:
 			return nil
+		case <-left:
+			linger.Stop() // the files are being closed already
+			left = nil
 		case <-linger.C:
 			s.tree.log.Warn("files are closed although another mount namespace still has the directory", "mount", s.dir)
 			go s.finish()
