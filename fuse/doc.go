@@ -8,11 +8,12 @@
 // after the last one; names and sizes are looked up without opening anything, and the kernel keeps them for Options.Expiry.
 // Notifications would be quicker, but nobody tells of what other processes do to a pool, so they could not replace that time.
 //
-// A file that is created is pending: it has no volume until truncate or the first write tells how large that has to be. Handles that wrote to it
-// while it was pending, and handles that emptied a volume, may make the file longer. The device then grows by doubling, and is cut
-// to the file's length when a program closes or syncs the file, unless a write that may make it longer is under way: then the next close does. Every growing
-// write is counted before it looks at the size, under the same lock under which the cut looks at the count, so that nothing is cut off
-// that was answered.
+// A file that is created is pending: it has no volume until truncate or the first write tells how large that has to be. Handles that are opened
+// for writing while it is pending, handles that empty a volume, and those that are opened while there are such, may make the file longer.
+// The device then grows by doubling, and is cut to the file's length when a program closes or syncs the file, unless a write that may make it
+// longer is under way: then the next close does. Every growing write is counted before it looks at the size, under the same lock under which the
+// cut looks at the count, so that nothing is cut off that was answered. A file whose volume somebody else resizes or writes meanwhile becomes as
+// long as that.
 //
 // # Requests
 //

@@ -112,8 +112,8 @@ func (f *file) noticeLocked(changes int64) {
 	}
 }
 
-// open adds a handle; the first one opens the device.
-func (f *file) open(ctx context.Context) error {
+// open adds a handle; the first one opens the device. One that writes to a file that is pending, or that others make longer, may make it longer.
+func (f *file) open(ctx context.Context, h *handle) error {
 	if err := f.lock(ctx); err != nil {
 		return err
 	}
@@ -126,6 +126,9 @@ func (f *file) open(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.users++
+	if h.write && (f.pending || f.growers > 0) {
+		h.growLocked()
+	}
 	return nil
 }
 

@@ -140,6 +140,34 @@ for i in range(6):
 `)
 }
 
+func TestProgramsMakeAFileLongerTogether(t *testing.T) {
+	for name, begin := range map[string]string{
+		"new":     "f = os.open(n, os.O_WRONLY|os.O_CREAT)",
+		"emptied": "open(n, 'wb').write(b'x'*5000); f = os.open(n, os.O_WRONLY|os.O_TRUNC)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := fusetest.NewPool(t)
+			m := p.Mount(fuse.Options{})
+			m.Python("n = m+'/new.raw'\n" + begin + `
+os.write(f, b'0'*1000)
+gs = [os.open(n, os.O_WRONLY|os.O_APPEND) for k in range(3)]
+os.close(f)
+for i in range(60):
+    assert os.write(gs[i%3], bytes([i])*1000) == 1000
+for g in gs: os.close(g)
+want = b'0'*1000+b''.join(bytes([i])*1000 for i in range(60))
+assert open(n, 'rb').read() == want+bytes(-len(want)%512)
+g = os.open(n, os.O_WRONLY|os.O_APPEND)
+try:
+    os.write(g, b'x')
+    raise SystemExit('appended')
+except OSError as e:
+    assert e.errno == errno.EFBIG, e
+`)
+		})
+	}
+}
+
 func TestWhatIsCutOffReturnsAsZeros(t *testing.T) {
 	p := fusetest.NewPool(t)
 	m := p.Mount(fuse.Options{})

@@ -82,16 +82,13 @@ func openFlags(f *file) uint32 {
 func (t *tree) newHandle(ctx context.Context, f *file, flags uint32) (*handle, error) {
 	ctx, cancel := patient(ctx)
 	defer cancel()
-	if err := f.open(ctx); err != nil {
+	h := &handle{file: f, write: flags&syscall.O_ACCMODE != syscall.O_RDONLY}
+	if err := f.open(ctx, h); err != nil {
 		return nil, err
 	}
-	h := &handle{file: f, write: flags&syscall.O_ACCMODE != syscall.O_RDONLY}
 	t.mu.Lock()
 	t.handles[h] = struct{}{}
 	t.mu.Unlock()
-	if h.write && f.isPending() {
-		h.grow()
-	}
 	if flags&syscall.O_TRUNC != 0 {
 		if err := h.truncate(ctx, 0); err != nil {
 			t.end(h)

@@ -15,14 +15,11 @@ const firstSize = 4 << 20
 // roundUp returns the size of the volume for a file of n bytes.
 func roundUp(n int64) int64 { return (n + chunk.SectorSize - 1) / chunk.SectorSize * chunk.SectorSize }
 
-// grow lets the handle make the file longer. The caller has the file to itself.
-func (h *handle) grow() {
-	f := h.file
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// growLocked lets the handle make the file longer. The caller has the file's turn, too.
+func (h *handle) growLocked() {
 	if !h.grows {
 		h.grows = true
-		f.growers++
+		h.file.growers++
 	}
 }
 
@@ -288,12 +285,12 @@ func (h *handle) empty(ctx context.Context, d *opened, q *request) error {
 	if err := h.change(q, d); err != nil {
 		return err
 	}
-	h.grow()
 	f := h.file
 	f.sized = chunk.SectorSize
 	f.notice(d)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	h.growLocked()
 	f.known = f.foreign
 	f.length.Store(0)
 	return nil
