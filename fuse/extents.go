@@ -28,7 +28,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	}
 	from, to := int64(off), int64(off+size)
 	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && to > h.file.end() {
-		if !h.grows {
+		if !h.grows.Load() {
 			return h.beyond()
 		}
 		if err := h.reach(ctx, to); err != nil {

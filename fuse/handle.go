@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -30,7 +31,7 @@ var (
 type handle struct {
 	file  *file
 	write bool
-	grows bool // it may make the file longer by writing
+	grows atomic.Bool // it may make the file longer by writing
 }
 
 var (
@@ -157,7 +158,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	}
 	defer q.drop()
 	copy(q.Data, data)
-	if h.grows {
+	if h.grows.Load() {
 		err = h.writeLonger(ctx, q)
 		return uint32(len(q.Data)), h.wrote(err)
 	}

@@ -17,8 +17,8 @@ func roundUp(n int64) int64 { return (n + chunk.SectorSize - 1) / chunk.SectorSi
 
 // growLocked lets the handle make the file longer. The caller has the file's turn, too.
 func (h *handle) growLocked() {
-	if !h.grows {
-		h.grows = true
+	if !h.grows.Load() {
+		h.grows.Store(true)
 		h.file.growers++
 	}
 }
@@ -131,7 +131,7 @@ func (f *file) make(ctx context.Context, size int64) error {
 // settle gives the device the file's own size, unless writes are under way that may make it longer: then a later call does.
 func (h *handle) settle(ctx context.Context) error {
 	f := h.file
-	if !h.grows || f.length.Load() == wholeDevice {
+	if !h.grows.Load() || f.length.Load() == wholeDevice {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -198,7 +198,7 @@ func (f *file) fit(ctx context.Context) error {
 // settleLast ends the growth of the file with the last handle that could make it longer.
 func (h *handle) settleLast() {
 	f := h.file
-	if !h.grows {
+	if !h.grows.Load() {
 		return
 	}
 	f.turn <- struct{}{}
