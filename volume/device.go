@@ -41,6 +41,7 @@ type Device struct {
 	recorded     atomic.Uint64 // the last frame with a change
 
 	locks      *locks
+	order      order
 	gate       gate
 	grace      grace
 	dirty      *dirty

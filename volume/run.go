@@ -20,6 +20,9 @@ type run struct {
 	since      int64  // nanoseconds of the device's clock
 	prev, next *Request
 	ctx        runContext
+	earlier    *Request // of the device's order, like later and before
+	later      *Request
+	before     int  // changes that must end first
 	exposed    bool // an inline try had an unknown outcome
 	listed     bool
 	answered   bool

@@ -37,9 +37,10 @@ func (d *Device) Submit(r *Request) (done bool) {
 	}
 	r.run.slot = slot
 	d.watch.add(r)
-	if r.Kind == Read || r.Kind == Cache {
+	switch {
+	case r.Kind == Read || r.Kind == Cache:
 		d.readers.put(r)
-	} else {
+	case r.Kind == Flush || d.order.add(r):
 		d.queue.put(r)
 	}
 	return false
@@ -132,6 +133,9 @@ func (d *Device) writeInline(r *Request) bool {
 	if r.Offset+r.Length > d.Size() {
 		return false // it was made smaller meanwhile
 	}
+	if d.order.meets(r) {
+		return false
+	}
 	first, end := p.Blocks()
 	h, ok := d.locks.try(p.Index, first, end)
 	if !ok {
@@ -207,6 +211,9 @@ func (d *Device) publishInline(o journal.Object, first, end int) bool {
 func (d *Device) perform(r *Request) {
 	slot := r.run.slot
 	err := d.do(&r.run.ctx, r)
+	if r.Kind == Write || r.Kind == WriteZeroes || r.Kind == Discard {
+		d.order.end(r, d.queue.put)
+	}
 	d.watch.finish(r, err)
 	d.grace.leave(slot)
 }
