@@ -82,6 +82,9 @@ func (c *attachCommand) run(ctx context.Context, arg string) error {
 	if c.foreground {
 		return c.keep(ctx, arg)
 	}
+	if err := process.KeepFiles(); err != nil {
+		return err
+	}
 	return c.app.withHost(func(h *attach.Host) error {
 		t, err := c.app.target(ctx, h, arg)
 		if err != nil {
@@ -98,6 +101,9 @@ func (c *attachCommand) run(ctx context.Context, arg string) error {
 // keep attaches and is the keeper, until a signal.
 func (c *attachCommand) keep(ctx context.Context, arg string) error {
 	if err := process.Prepare(process.Options{Kernel: true, Logger: c.app.log}); err != nil {
+		return err
+	}
+	if err := process.KeepFiles(); err != nil {
 		return err
 	}
 	return c.app.withHost(func(h *attach.Host) error {
