@@ -64,8 +64,12 @@ func (a *app) detach(ctx context.Context, arg string, force bool) error {
 		if len(d.Uses) > 0 {
 			a.print.Note("%s was taken away while it was in use: %s", d.Device, strings.Join(d.Uses, ", "))
 		}
-		return a.print.Result(detached{d.Device, d.Name(), d.Unflushed, d.Uses}, func(io.Writer) error {
-			a.print.Note("detached %s", d.Name())
+		name := d.Name()
+		if name == "" {
+			name = d.ID // the record is lost, and with it the name
+		}
+		return a.print.Result(detached{d.Device, name, d.Unflushed, d.Uses}, func(io.Writer) error {
+			a.print.Note("detached %s", name)
 			return nil
 		})
 	})
@@ -81,7 +85,7 @@ func (a *app) attachedTarget(ctx context.Context, h *attach.Host, arg string) (a
 		if err != nil {
 			return t, err
 		}
-		if known, ok := h.ByName(t.Pool, t.Name()); ok {
+		if known, ok := h.ByName(ctx, t.Pool, t.Name()); ok {
 			return known, nil
 		}
 	}

@@ -196,3 +196,6 @@ func name(index int) string {
 
 // CanMultiConn reports whether an export may be attached with several connections.
 func CanMultiConn(e client.Export) bool { return e.Flags&proto.FlagCanMultiConn != 0 }
+
+// IsReadOnly reports whether the server of an export takes no writes.
+func IsReadOnly(e client.Export) bool { return e.Flags&proto.FlagReadOnly != 0 }

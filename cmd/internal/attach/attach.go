@@ -82,6 +82,9 @@ func (h *Host) prepare(ctx context.Context, t Target, o Options, afresh bool) (r
 		return r, false, err
 	}
 	known := err == nil
+	if !known {
+		r = Record{Target: t}
+	}
 	found, err := h.find(t)
 	if err != nil {
 		return r, false, err
@@ -98,17 +101,14 @@ func (h *Host) prepare(ctx context.Context, t Target, o Options, afresh bool) (r
 			return r, true, err
 		}
 	}
-	if len(found) == 1 && known && h.kept(key) {
-		if !afresh && (r.Server.Own || r.URI != "" || r.Connected) {
+	if len(found) == 1 && h.kept(key) {
+		if known && !afresh && (r.Server.Own || r.URI != "" || r.Connected) {
 			return r, true, nil
 		}
-		// Its server was somebody's, who is gone; the volume may be free for one of the own by now.
+		// Its server was somebody's, who is gone; the volume may be free for one of the own by now. Or its record is lost.
 		if err := h.endKeeper(ctx, r); err != nil {
 			return r, true, err
 		}
-	}
-	if !known {
-		r = Record{Target: t}
 	}
 	if err := h.free(o.Device, len(found) == 1); err != nil {
 		return r, false, err
@@ -218,11 +218,7 @@ func (h *Host) chooseServer(ctx context.Context, t Target, had Server, readOnly 
 
 // kept reports whether a keeper lives.
 func (h *Host) kept(key string) bool {
-	unlock, err := tryLock(h.files(key).keeper)
-	if err == nil {
-		unlock()
-	}
-	return errors.Is(err, errLocked)
+	return isLocked(h.files(key).keeper)
 }
 
 // endKeeper ends the keeper of a record, if one lives. Device and server go on.
@@ -251,11 +247,11 @@ func (h *Host) endKeeper(ctx context.Context, r Record) error {
 		if !h.kept(key) {
 			return nil
 		}
-		now, err := h.load(key)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if now, err := h.keeperOf(key); err != nil {
 			return err
+		} else {
+			r.Keeper = now
 		}
-		r.Keeper = now.Keeper
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -313,7 +309,7 @@ func (h *Host) spawn(ctx context.Context, key string) (r Record, err error) {
 	// Who waits for the device no more wants none.
 	stop := context.AfterFunc(ctx, func() { _ = unix.Kill(cmd.Process.Pid, unix.SIGTERM) })
 	line, err := bufio.NewReader(io.LimitReader(tell, maxLog)).ReadString('\n')
-	stop()
+	ended := !stop()
 	if err != nil {
 		outcome := cmd.Wait()
 		return r, fmt.Errorf("the keeper ended before the device was there (%v); see %s", outcome, log.Name())
@@ -325,6 +321,11 @@ func (h *Host) spawn(ctx context.Context, key string) (r Record, err error) {
 	if a.Record == nil {
 		_ = cmd.Wait() // it has told why
 		return r, &Failed{failure.FromWire(a.Code, a.Error), a.Next}
+	}
+	if ended {
+		// The signal came when the device was there already, and has ended the keeper.
+		_ = cmd.Wait()
+		return *a.Record, errors.Join(ctx.Err(), h.undo(context.WithoutCancel(ctx), *a.Record))
 	}
 	return *a.Record, cmd.Process.Release()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,15 +56,23 @@ func (h *Host) ByDevice(path string) (Target, error) {
 	return Target{}, fmt.Errorf("%s: nothing is attached to it: %w", path, catalog.ErrNotFound)
 }
 
-// ByName returns the target of a record by the name of the volume or snapshot in a pool.
-func (h *Host) ByName(pool, name string) (Target, bool) {
+// ByName returns the target of a record by the name of the volume or snapshot in a pool. If records of several have the name, since it has gone
+// from one to another, it is the one that the pool has under it now, if that can be told.
+func (h *Host) ByName(ctx context.Context, pool, name string) (Target, bool) {
 	all, _ := h.records() // what cannot be read is found in other ways
-	for _, r := range all {
-		if r.Pool == pool && r.Name() == name {
-			return r.Target, true
-		}
+	all = slices.DeleteFunc(all, func(r Record) bool { return r.Pool != pool || r.Name() != name })
+	switch len(all) {
+	case 0:
+		return Target{}, false
+	case 1: // the pool may not answer
+		return all[0].Target, true
 	}
-	return Target{}, false
+	f, err := h.Lookup(ctx, all[0].Target)
+	i := slices.IndexFunc(all, func(r Record) bool { return err == nil && r.ID == f.ID && r.Created.Equal(f.Created) })
+	if i < 0 {
+		return Target{}, false
+	}
+	return all[i].Target, true
 }
 
 // Detach ends the device of a target, its keeper, and the server that the keeper owned: all that was written is flushed and the lease is
@@ -85,7 +94,10 @@ func (h *Host) Detach(ctx context.Context, t Target, force bool) (Detached, erro
 		return Detached{}, err
 	}
 	if !known {
-		r = Record{Target: t, Server: Server{Own: t.URI == "", URI: socketURI(h.files(key).socket, t.Name())}}
+		r = Record{Target: t, Server: Server{URI: t.URI}}
+		if t.URI == "" {
+			r.Server = Server{Own: true, URI: socketURI(h.files(key).socket, t.Name())}
+		}
 	}
 	found, err := h.find(t)
 	if err != nil {
@@ -154,6 +166,13 @@ func (h *Host) takeOff(ctx context.Context, r Record, d kernel.Device) (err erro
 	closed = true
 	if err := f.Close(); err != nil { // the last to close the device ends it
 		return err
+	}
+	// Another program may look at it at this moment.
+	if there, err := h.lingers(ctx, r, false); err != nil {
+		return err
+	} else if there {
+		r.Detached = true
+		return errors.Join(h.save(r), h.endServer(ctx, r, unix.SIGTERM))
 	}
 	return h.finish(ctx, r, unix.SIGTERM)
 }

@@ -17,12 +17,12 @@
 //
 //	KEY.json      the [Record]: written before anything is started, replaced at each change
 //	KEY.lock      held by who attaches or detaches: one at a time
-//	KEY.keeper    held by the keeper as long as it lives: there is one, and a dead one is seen as such
+//	KEY.keeper    held by the keeper as long as it lives: there is one, and a dead one is seen as such; names its process
 //	KEY.sock      where the keeper's own server listens; the peer of a connection is the server's process
 //	KEY.log       what the server and the keeper say
 //
 // The kernel keeps a string for each device, the backend identifier, that says what the device is of: the id of the volume, the name
-// of the snapshot, the URL of the pool. So a device whose record was not written, or is lost, is found all the same.
+// of the snapshot and when it was taken, the URL of the pool. So a device whose record was not written, or is lost, is found all the same.
 // Processes are known by their number and the time that they began at, since numbers come again.
 //
 // # Order

@@ -185,7 +185,8 @@ func whose(d kernel.Device) string {
 	if of, ours := parseBackend(d.Backend); ours && of.URI != "" {
 		return "it is attached to " + of.URI
 	} else if ours {
-		return fmt.Sprintf("it is of volume %s of pool %s", of.identity(), of.Pool)
+		of.Volume = of.ID // the name is not known
+		return fmt.Sprintf("it is of volume %s of pool %s", of.Name(), of.Pool)
 	}
 	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", d.PID)); err == nil {
 		return fmt.Sprintf("it was attached by process %d (%s)", d.PID, trim(name))

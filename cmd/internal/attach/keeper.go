@@ -2,8 +2,10 @@ package attach
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -33,6 +35,9 @@ type keeper struct {
 	next  time.Time     // no start of the server before
 	ticks int
 	said  string // what was logged last, to say it once
+
+	unsaved bool    // the record could not be written
+	served  Process // own server that the device has had connections to: it has open what the device is of
 }
 
 // RunKeeper keeps the device of a record until it is detached or ctx ends, and calls ready once, when the device is usable or why it is
@@ -50,7 +55,7 @@ func (h *Host) RunKeeper(ctx context.Context, key string, ready func(Record, err
 	defer func() { unlock(); leave() }() // who waits for the end finds the lock free
 	k := &keeper{h: h}
 	if k.rec, err = h.load(key); err == nil {
-		k.rec.Keeper, err = self()
+		k.rec.Keeper, err = h.sign(key)
 	}
 	if err == nil {
 		err = k.begin(ctx)
@@ -60,6 +65,31 @@ func (h *Host) RunKeeper(ctx context.Context, key string, ready func(Record, err
 		return err
 	}
 	return k.keep(ctx)
+}
+
+// sign writes who the keeper is to the file of its lock, where it is found also when the record is lost.
+func (h *Host) sign(key string) (Process, error) {
+	p, err := self()
+	if err != nil {
+		return p, err
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return p, err
+	}
+	return p, os.WriteFile(h.files(key).keeper, b, 0o600)
+}
+
+// keeperOf returns the process that signed last; the zero Process if there is none, or one that is about to.
+func (h *Host) keeperOf(key string) (p Process, err error) {
+	b, err := os.ReadFile(h.files(key).keeper)
+	if err != nil || json.Unmarshal(b, &p) != nil {
+		p = Process{}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return p, err
 }
 
 // register makes a keeper known to the rest of this process.
@@ -101,29 +131,46 @@ func (k *keeper) begin(ctx context.Context) error {
 	if err := k.save(); err != nil {
 		return err
 	}
-	err = k.make(ctx)
-	if err != nil {
-		// What cannot be attached leaves nothing behind.
-		err = errors.Join(err, k.h.endServer(context.WithoutCancel(ctx), k.rec, unix.SIGTERM), k.h.forget(k.rec.key()))
+	made, err := k.make(ctx)
+	if err == nil {
+		err = ctx.Err() // who waited for the device does not any more
 	}
-	return err
+	if err == nil {
+		return nil
+	}
+	// What cannot be attached leaves nothing behind.
+	if made {
+		return errors.Join(err, k.h.undo(context.WithoutCancel(ctx), k.rec))
+	}
+	return errors.Join(err, k.h.endServer(context.WithoutCancel(ctx), k.rec, unix.SIGTERM), k.h.forget(k.rec.key()))
 }
 
-// make makes the device.
-func (k *keeper) make(ctx context.Context) error {
+// undo takes back a device that nobody has used yet.
+func (h *Host) undo(ctx context.Context, r Record) error {
+	return errors.Join(h.Kernel.Disconnect(r.Index), h.endServer(ctx, r, unix.SIGTERM), h.forget(r.key()))
+}
+
+// make makes the device, and reports whether it is there.
+func (k *keeper) make(ctx context.Context) (made bool, err error) {
 	if k.rec.Server.Own {
+		// One that an earlier device left, which was read-only.
+		if e, p, err := probe(ctx, k.rec.Server.URI); err == nil && kernel.IsReadOnly(e) && !k.rec.ReadOnly {
+			if err := p.end(ctx, unix.SIGTERM); err != nil {
+				return false, err
+			}
+		}
 		if err := k.serve(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
 	sockets, e, err := k.h.connect(ctx, k.rec)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", k.rec.Server.URI, err)
+		return false, fmt.Errorf("connect to %s: %w", k.rec.Server.URI, err)
 	}
 	defer kernel.Close(sockets)
 	config, err := kernel.ConfigFor(e)
 	if err != nil {
-		return fmt.Errorf("%s: %w", k.rec.Name(), err)
+		return false, fmt.Errorf("%s: %w", k.rec.Name(), err)
 	}
 	if k.rec.ReadOnly {
 		config.Flags |= flagReadOnly
@@ -131,36 +178,38 @@ func (k *keeper) make(ctx context.Context) error {
 	config.Index = kernel.AnyIndex
 	if k.rec.Want != "" {
 		if config.Index, err = kernel.ParsePath(k.rec.Want); err != nil {
-			return err
+			return false, err
 		}
 	}
 	config.Backend, config.DeadTimeout, config.RequestTimeout = k.rec.backend(), k.rec.Dead, k.rec.Request
 	index, err := k.h.Kernel.Connect(config, sockets)
 	if err != nil {
-		return err
+		return false, err
 	}
+	k.served = k.rec.Server.Process
 	k.rec.Device, k.rec.Index, k.rec.Size, k.rec.Connected = kernel.Path(index), index, e.Size, true
 	k.rec.ReadOnly = config.Flags&flagReadOnly != 0
 	k.rec.Connections = len(sockets)
 	k.rec.Server.Single = k.rec.URI != "" && !kernel.CanMultiConn(e)
 	if err := k.save(); err != nil {
-		return errors.Join(err, k.h.Kernel.Disconnect(index))
+		return true, err
 	}
 	if err := k.h.Kernel.RaiseRequestSize(index, int64(e.MaxPayload)); err != nil {
 		k.h.Log.Warn("large requests are cut into small ones", "device", k.rec.Device, "err", err)
 	}
-	return nil
+	return true, nil
 }
 
 // serve sees to it that the own server runs: one that another keeper started, or a new one.
 func (k *keeper) serve(ctx context.Context) error {
 	if _, p, err := probe(ctx, k.rec.Server.URI); err == nil {
 		k.rec.Server.Process = p
-		return k.save()
+		k.note()
+		return nil
 	}
-	c, err := k.h.startServer(ctx, k.rec, func(p Process) error {
+	c, err := k.h.startServer(ctx, k.rec, func(p Process) {
 		k.rec.Server.Process = p
-		return k.save()
+		k.note()
 	})
 	if err != nil {
 		return err
@@ -171,6 +220,16 @@ func (k *keeper) serve(ctx context.Context) error {
 }
 
 func (k *keeper) save() error { return k.h.save(k.rec) }
+
+// note writes the record, or says that it cannot be written and tries again later: without it the device is found all the same, so it is no
+// reason to let I/O wait.
+func (k *keeper) note() {
+	err := k.save()
+	k.unsaved = err != nil
+	if err != nil {
+		k.h.Log.Warn("the record cannot be written", "device", k.rec.Device, "volume", k.rec.Name(), "err", err)
+	}
+}
 
 // keep looks after the device until it is gone or ctx ends.
 func (k *keeper) keep(ctx context.Context) error {
@@ -233,8 +292,10 @@ func (k *keeper) step(ctx context.Context) error {
 		return nil // what failed for that says nothing
 	}
 	if k.rec.Connected != (err == nil) {
-		k.rec.Connected = err == nil
-		err = errors.Join(err, k.save())
+		k.rec.Connected, k.unsaved = err == nil, true
+	}
+	if k.unsaved {
+		k.note()
 	}
 	switch {
 	case err != nil && err.Error() != k.said:
@@ -264,9 +325,7 @@ func (k *keeper) mend(ctx context.Context, d kernel.Device) error {
 	}
 	if k.rec.Server.Process != p {
 		k.rec.Server.Process = p
-		if err := k.save(); err != nil {
-			return err
-		}
+		k.note()
 	}
 	if k.stale {
 		if _, err := k.reconnect(ctx, d.Index); err != nil {
@@ -306,7 +365,7 @@ func (k *keeper) resize(d kernel.Device, size int64) error {
 	}
 	if k.rec.Size != size {
 		k.rec.Size = size
-		return k.save()
+		k.note()
 	}
 	return nil
 }
@@ -314,7 +373,7 @@ func (k *keeper) resize(d kernel.Device, size int64) error {
 // reconnect offers the device new connections, of which the kernel takes as many as are dead, and returns the size of the export.
 func (k *keeper) reconnect(ctx context.Context, index int) (size int64, err error) {
 	sockets, e, err := k.h.connect(ctx, k.rec)
-	if errors.Is(err, errOther) && k.rec.Server.Own {
+	if errors.Is(err, errOther) && k.rec.Server.Own && k.served != k.rec.Server.Process {
 		// It has a volume open that is none of this device's.
 		return 0, errors.Join(err, k.h.endServer(ctx, k.rec, unix.SIGTERM))
 	}
@@ -322,6 +381,7 @@ func (k *keeper) reconnect(ctx context.Context, index int) (size int64, err erro
 		return 0, err
 	}
 	defer kernel.Close(sockets)
+	k.served = k.rec.Server.Process
 	taken, err := k.h.Kernel.Reconfigure(index, kernel.Change{Backend: k.rec.backend()}, sockets)
 	if err == nil && taken > 0 {
 		k.h.Log.Info("new connections", "device", k.rec.Device, "volume", k.rec.Name(), "number", taken)
@@ -366,7 +426,8 @@ func (k *keeper) follow(ctx context.Context, why error) error {
 		return why
 	}
 	k.rec.Server.URI = uri
-	return k.save()
+	k.note()
+	return nil
 }
 
 // leave ends what belongs to a device that somebody else has disconnected.

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +47,7 @@ func (t Target) identity() string {
 	case t.URI != "":
 		return t.URI
 	case t.Snapshot != "":
-		return t.ID + "@" + t.Snapshot
+		return t.ID + "@" + t.Snapshot + "@" + strconv.FormatInt(t.Created.UnixNano(), 10)
 	}
 	return t.ID
 }
@@ -61,7 +63,7 @@ func (t Target) backend() string {
 	return b
 }
 
-// parseBackend returns what the kernel's identifier of a device says of it: a Target without names and times.
+// parseBackend returns what the kernel's identifier of a device says of it: a Target without the volume's name.
 func parseBackend(s string) (Target, bool) {
 	rest, ours := strings.CutPrefix(s, backendPrefix)
 	if !ours || rest == "" {
@@ -71,8 +73,17 @@ func parseBackend(s string) (Target, bool) {
 	if !ok {
 		return Target{URI: identity}, true
 	}
-	id, snapshot, _ := strings.Cut(identity, "@")
-	return Target{Pool: pool, ID: id, Snapshot: snapshot}, id != ""
+	id, rest, isSnapshot := strings.Cut(identity, "@")
+	t := Target{Pool: pool, ID: id}
+	if isSnapshot {
+		snapshot, when, _ := strings.Cut(rest, "@")
+		created, err := strconv.ParseInt(when, 10, 64)
+		if err != nil || snapshot == "" {
+			return Target{}, false
+		}
+		t.Snapshot, t.Created = snapshot, time.Unix(0, created).UTC()
+	}
+	return t, id != ""
 }
 
 // key returns the name of the target's files.
@@ -216,20 +227,29 @@ func tryLock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile()); err != nil {
 		_ = f.Close() // it has no lock
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			err = errLocked
 		}
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return func() { _ = f.Close() }, nil // ends the lock, whatever it returns
+}
+
+// wholeFile is a lock that keeps all others out. It is of the open file description: of flock(2) nobody could ask without
+// taking it, and so keep out those who want it.
+func wholeFile() *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart} }
+
+// isLocked reports whether somebody has the lock of a file. It keeps nobody from taking it.
+func isLocked(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	l := wholeFile()
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, l) == nil && l.Type != unix.F_UNLCK
 }
 
 // lock waits for the lock of a file.

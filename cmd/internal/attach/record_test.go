@@ -16,7 +16,7 @@ func TestTheKernelsIdentifierTellsTheTarget(t *testing.T) {
 	id := strings.Repeat("0a", 16)
 	for _, c := range []Target{
 		{Pool: "file:///var/lib/skerry", ID: id},
-		{Pool: "file:///with%20blank", ID: id, Snapshot: "s"},
+		{Pool: "file:///with%20blank", ID: id, Snapshot: "s", Created: time.Unix(1700000000, 123456789).UTC()},
 		{URI: "nbd://[::1]:10809/vm1"},
 		{URI: "nbd+unix:///vm1?socket=/run/a%20b"},
 	} {
@@ -25,7 +25,7 @@ func TestTheKernelsIdentifierTellsTheTarget(t *testing.T) {
 			t.Errorf("%q: %+v, %v, want %+v", c.backend(), got, ok, c)
 		}
 	}
-	for _, other := range []string{"", "skerry", "skerry/", "qemu", "Skerry/x", "skerry/ file:///x"} {
+	for _, other := range []string{"", "skerry", "skerry/", "qemu", "Skerry/x", "skerry/ file:///x", "skerry/" + id + "@s file:///x", "skerry/" + id + "@s@soon file:///x"} {
 		if got, ok := parseBackend(other); ok {
 			t.Errorf("%q: %+v", other, got)
 		}

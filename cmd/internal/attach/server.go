@@ -37,7 +37,7 @@ type child struct {
 
 // startServer starts the server of a record and returns when clients can connect, and the process when it was started. The server
 // outlives this process.
-func (h *Host) startServer(ctx context.Context, r Record, started func(Process) error) (*child, error) {
+func (h *Host) startServer(ctx context.Context, r Record, started func(Process)) (*child, error) {
 	cmd, err := h.Serve(r.Target, r.ReadOnly, h.files(r.key()).socket)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (h *Host) startServer(ctx context.Context, r Record, started func(Process) 
 	}
 	c := &child{ended: make(chan struct{})}
 	if c.process, err = processOf(cmd.Process.Pid); err == nil {
-		err = started(c.process)
+		started(c.process)
 	}
 	ready := make(chan bool, 1)
 	var outcome error
