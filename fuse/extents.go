@@ -23,7 +23,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	default:
 		return syscall.EOPNOTSUPP
 	}
-	if off > 1<<62 || size > 1<<62 {
+	if off > 1<<61 || size > 1<<61 {
 		return syscall.EFBIG
 	}
 	from, to := int64(off), int64(off+size)

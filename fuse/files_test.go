@@ -168,6 +168,25 @@ except OSError as e:
 	}
 }
 
+func TestWritesTooFarOutLeaveAGrowingFileAlone(t *testing.T) {
+	p := fusetest.NewPool(t)
+	m := p.Mount(fuse.Options{})
+	m.Python(`
+f = os.open(m+'/new.raw', os.O_RDWR|os.O_CREAT)
+os.write(f, b'x'*5120)
+for off in (1<<60, 1<<62, (1<<63)-1001):
+    for far in (lambda: os.pwrite(f, b'y'*1000, off), lambda: os.ftruncate(f, off)):
+        try:
+            far()
+            raise SystemExit('done')
+        except OSError as e:
+            assert e.errno == errno.EFBIG, (off, e)
+    assert os.fstat(f).st_size == 5120, os.fstat(f).st_size
+os.close(f)
+assert open(m+'/new.raw', 'rb').read() == b'x'*5120
+`)
+}
+
 func TestWhatIsCutOffReturnsAsZeros(t *testing.T) {
 	p := fusetest.NewPool(t)
 	m := p.Mount(fuse.Options{})

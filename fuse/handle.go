@@ -251,8 +251,8 @@ func (n *node) Setattr(ctx context.Context, fh fs.FileHandle, in *fuse.SetAttrIn
 
 // resize sets the size by a handle, or else by one of its own.
 func (n *node) resize(ctx context.Context, fh fs.FileHandle, size uint64) error {
-	if size > 1<<62 {
-		return syscall.EFBIG
+	if err := checkEnd(int64(size)); err != nil {
+		return err
 	}
 	if h, ok := fh.(*handle); ok {
 		return h.truncate(ctx, int64(size))

@@ -3,14 +3,24 @@ package fuse
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"skerry/chunk"
+	"skerry/mapper"
 	"skerry/volume"
 	"skerry/volume/catalog"
 )
 
 // firstSize is the size in bytes that a volume gets, at least, when the first bytes of it are written before its size is known.
 const firstSize = 4 << 20
+
+// checkEnd refuses what would make a file longer than any volume can be.
+func checkEnd(end int64) error {
+	if end < 0 || end > mapper.MaxVolumeSize {
+		return fmt.Errorf("%w: no volume is that large", volume.ErrOutOfRange)
+	}
+	return nil
+}
 
 // roundUp returns the size of the volume for a file of n bytes.
 func roundUp(n int64) int64 { return (n + chunk.SectorSize - 1) / chunk.SectorSize * chunk.SectorSize }
@@ -46,6 +56,9 @@ func (h *handle) writeLonger(ctx context.Context, q *request) error {
 func (f *file) room(ctx context.Context, end int64) (Device, error) {
 	if d := f.begin(end); d != nil {
 		return d, nil
+	}
+	if err := checkEnd(end); err != nil {
+		return nil, err
 	}
 	ctx, cancel := patient(ctx)
 	defer cancel()
