@@ -272,6 +272,26 @@ func TestWhatOthersDoShows(t *testing.T) {
 	m.Run("timeout 2 bash -c 'while [ -e $m/vm1.raw -o -e $m/vm1@s.raw ]; do :; done'; stat $m/vm2.raw")
 }
 
+// TestANameThatIsFreeAgainElsewhere opens files whose volumes were removed elsewhere while the kernel still knows their names.
+func TestANameThatIsFreeAgainElsewhere(t *testing.T) {
+	p := fusetest.NewPool(t)
+	m := p.Mount(fuse.Options{Expiry: time.Hour})
+	other := p.Other()
+	for _, c := range []struct{ name, script string }{
+		{"made anew", "printf new > $m/vm1.raw; grep -q new $m/vm1.raw"},
+		{"made with a size", "truncate -s 2M $m/vm1.raw; [ $(stat -c %s $m/vm1.raw) = 2097152 ]"},
+		{"not there", "! cat $m/vm1.raw 2>&1 | grep -v 'No such file'"},
+	} {
+		p.Make("vm1", mib)
+		m.Run("stat $m/vm1.raw")
+		if err := other.Remove(t.Context(), "vm1"); err != nil {
+			t.Fatal(err)
+		}
+		m.Run(c.script)
+		m.Run("rm -f $m/vm1.raw")
+	}
+}
+
 func TestOneThatIsHeldElsewhereIsBusy(t *testing.T) {
 	p := fusetest.NewPool(t)
 	p.Make("vm1", mib)

@@ -10,6 +10,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"skerry/volume"
+	"skerry/volume/catalog"
 )
 
 // blockSize is what programs are told suits best.
@@ -62,6 +63,9 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 	}
 	h, err := f.tree.newHandle(ctx, f, flags)
 	if err != nil {
+		if errors.Is(err, catalog.ErrNotFound) {
+			return nil, 0, syscall.ESTALE // the kernel looks the name up again
+		}
 		f.tree.refuse("file cannot be opened", f.label(), err)
 		return nil, 0, errno(err)
 	}
@@ -258,6 +262,9 @@ func (n *node) resize(ctx context.Context, fh fs.FileHandle, size uint64) error 
 		return h.truncate(ctx, int64(size))
 	}
 	h, err := n.file.tree.newHandle(ctx, n.file, syscall.O_RDWR)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return errStale
+	}
 	if err != nil {
 		return err
 	}
