@@ -28,7 +28,8 @@
 // through which memory is freed had better not ask for any.
 //
 // A connection that has reached a bound is not read until a request ends. If the client has closed it meanwhile, what it sent and was not
-// begun never is: the kernel's client sends such requests again on another connection.
+// begun never is: the kernel's client sends such requests again on another connection. The same holds for changes that were not read for
+// a quarter of a second, because one before them took long.
 //
 // # Order of locks
 //

@@ -1,6 +1,7 @@
 package nbd_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,5 +63,56 @@ func TestRequestsOfAClosedConnectionAreNotBegunLate(t *testing.T) {
 				t.Errorf("%d requests were begun after the client had gone", late)
 			}
 		})
+	}
+}
+
+// slow is a device whose first request takes long in Submit.
+type slow struct {
+	*nbdtest.Memory
+	begun   atomic.Int64
+	entered chan struct{}
+	release chan struct{}
+}
+
+func (s *slow) Submit(r *volume.Request) bool {
+	if s.begun.Add(1) == 1 {
+		close(s.entered)
+		<-s.release
+	}
+	return s.Memory.Submit(r)
+}
+
+// TestChangesBehindASlowOneAreNotBegunLate: what a client sent that has gone is not begun either if the server could not read it, or not look at it, because
+// a request before it took long on the reading goroutine.
+func TestChangesBehindASlowOneAreNotBegunLate(t *testing.T) {
+	for name, command := range map[string]uint16{"write": proto.CmdWrite, "trim": proto.CmdTrim, "zeroes": proto.CmdWriteZeroes} {
+		for _, sent := range []string{"at once", "meanwhile"} {
+			t.Run(name+" "+sent, func(t *testing.T) {
+				dev := &slow{Memory: nbdtest.NewMemory(mib), entered: make(chan struct{}), release: make(chan struct{})}
+				r := serve(t, map[string]nbd.Device{"disk": dev}, nbd.Options{})
+				r.server.AskAlways()
+				conn := r.raw(false)
+				payload := make([]byte, 4096)
+				first := append(client.AppendRequest(nil, client.RawRequest{Type: proto.CmdWrite, Length: 4096}), payload...)
+				second := client.AppendRequest(nil, client.RawRequest{Type: command, Length: 4096})
+				if command == proto.CmdWrite {
+					second = append(second, payload...)
+				}
+				if sent == "at once" {
+					first, second = append(first, second...), nil
+				}
+				_, err := conn.Write(first)
+				must(t, err)
+				<-dev.entered
+				_, err = conn.Write(second)
+				must(t, err)
+				must(t, conn.Close())
+				close(dev.release)
+				r.idle("disk")
+				if n := dev.begun.Load(); n != 1 {
+					t.Errorf("%d requests were begun, want the first alone", n)
+				}
+			})
+		}
 	}
 }

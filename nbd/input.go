@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // inbuf is an input buffer. It is pinned by the connection that reads into it, and by each
@@ -64,9 +65,10 @@ type input struct {
 	conn     net.Conn
 	pool     *inputPool
 	buf      *inbuf
-	r, w     int    // buf.data[r:w] was read and not yet used
-	limit    int    // of the next read's length; 0 is none
-	idle     func() // called before a read that may block
+	r, w     int          // buf.data[r:w] was read and not yet used
+	limit    int          // of the next read's length; 0 is none
+	idle     func()       // called before a read that may block
+	asked    [2]time.Time // when the last two reads began, the last one first
 	detached atomic.Int32
 }
 
@@ -103,7 +105,7 @@ func (in *input) fill(n int) error {
 		in.rewind(n)
 	}
 	for in.w-in.r < n {
-		in.idle()
+		in.ask()
 		end := len(in.buf.data)
 		if in.limit > 0 {
 			end = min(end, in.w+in.limit)
@@ -116,6 +118,15 @@ func (in *input) fill(n int) error {
 	}
 	return nil
 }
+
+// ask says that a read begins.
+func (in *input) ask() {
+	in.idle()
+	in.asked[1], in.asked[0] = in.asked[0], time.Now()
+}
+
+// oldest returns a time before which nothing was sent of what the last read returned: the read before would have had it.
+func (in *input) oldest() time.Time { return in.asked[1] }
 
 // rewind makes room for n bytes in one run.
 func (in *input) rewind(n int) {
@@ -140,7 +151,7 @@ func (in *input) readFull(p []byte) error {
 	n := copy(p, in.buf.data[in.r:in.w])
 	in.r += n
 	for n < len(p) {
-		in.idle()
+		in.ask()
 		m, err := in.conn.Read(p[n:])
 		n += m
 		if err != nil && n < len(p) {

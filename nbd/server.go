@@ -21,6 +21,7 @@ type Server struct {
 	pool    pool
 	inputs  inputPool
 	budget  *semaphore.Weighted // bytes of Options.MaxInFlight
+	lag     time.Duration       // see lag
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -35,6 +36,7 @@ func NewServer(exports Exports, opts Options) *Server {
 	return &Server{
 		exports:   exports,
 		opts:      opts,
+		lag:       lag,
 		budget:    semaphore.NewWeighted(opts.MaxInFlight),
 		listeners: make(map[net.Listener]struct{}),
 		conns:     make(map[*conn]struct{}),

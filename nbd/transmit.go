@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"skerry/nbd/internal/proto"
 	"skerry/volume"
@@ -46,6 +47,11 @@ func (c *conn) serve(ctx context.Context) error {
 		}
 		if err := c.room(); err != nil {
 			return err
+		}
+		if changes(h.Type) && time.Since(c.in.oldest()) > c.srv.lag {
+			if err := c.present(); err != nil {
+				return err
+			}
 		}
 		if err := c.dispatch(ctx, &h); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -124,11 +130,8 @@ func (c *conn) check(h *proto.Request) (errno uint32, message string) {
 	if h.Offset > math.MaxInt64 || h.Offset+uint64(h.Length) > math.MaxInt64 {
 		return EINVAL, "offset and length overflow"
 	}
-	switch h.Type {
-	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes:
-		if c.dev.ReadOnly() {
-			return EPERM, "export is read-only"
-		}
+	if changes(h.Type) && c.dev.ReadOnly() {
+		return EPERM, "export is read-only"
 	}
 	if int64(h.Offset)+int64(h.Length) > c.dev.Size() {
 		return beyondEnd(cmd.kind), "beyond the end of the export"
@@ -143,6 +146,11 @@ func (c *conn) check(h *proto.Request) (errno uint32, message string) {
 		return ESHUTDOWN, "server is shutting down"
 	}
 	return 0, ""
+}
+
+// changes reports whether a command changes the export.
+func changes(command uint16) bool {
+	return command == proto.CmdWrite || command == proto.CmdTrim || command == proto.CmdWriteZeroes
 }
 
 // prepare returns a request for the device.
