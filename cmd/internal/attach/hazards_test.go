@@ -89,7 +89,7 @@ func TestARenamedVolumeKeepsTheServerOfItsSnapshot(t *testing.T) {
 	w.ok("rename", "vm1", "vm2")
 	w.until("looked at", func() bool { return strings.Contains(w.log.String(), errOther.Error()) })
 	if !p.alive() {
-		t.Error("the server was ended")
+		t.Fatal("the server was ended") // reads would wait
 	}
 	d.has(make([]byte, 512), 0)
 	d.detach(true)
