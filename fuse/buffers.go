@@ -24,16 +24,23 @@ func classOf(n int) int {
 	return bits.Len(uint(n-1)) - minShift
 }
 
-// get returns a request with a buffer for n bytes, at most maxRequest.
+// get returns a request for n bytes, at most maxRequest. It may have a buffer, see room.
 func (b *buffers) get(n int) *request {
 	c := classOf(n)
 	q, ok := b.class[c].Get().(*request)
 	if !ok {
-		q = &request{ended: make(chan error, 1), buffer: make([]byte, 1<<(minShift+c)), class: c}
+		q = &request{ended: make(chan error, 1), class: c}
 		q.Request.Done = q
 	}
-	q.Data = q.buffer[:n]
 	return q
 }
 
 func (b *buffers) put(q *request) { b.class[q.class].Put(q) }
+
+// room returns n bytes, at most as many as the request was got for, that are the request's until it is dropped.
+func (q *request) room(n int) []byte {
+	if q.buffer == nil {
+		q.buffer = make([]byte, 1<<(minShift+q.class))
+	}
+	return q.buffer[:n]
+}

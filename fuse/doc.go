@@ -19,7 +19,7 @@
 //
 // The kernel's requests come on goroutines of go-fuse, which hand them to the device and wait. Requests and their buffers are pooled and hold
 // the data apart from the connection's: a request that was answered because it took too long keeps its buffer until the storage lets go. The
-// buffer of a read goes to the kernel as it is, data to write is copied once. Bytes in flight are bounded, of one file and of all.
+// buffer of a read goes to the kernel as it is. Data to write is copied once, and not at all where the device writes it before Submit returns. Bytes in flight are bounded, of one file and of all.
 //
 // Volumes are never cached by the kernel (FOPEN_DIRECT_IO): another export of the same process may write them. Snapshots are. Where it does not cache,
 // the kernel leaves O_SYNC, O_DSYNC and RWF_DSYNC to the file system, and the package flushes after such a write.

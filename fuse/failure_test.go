@@ -1,6 +1,7 @@
 package fuse_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"skerry/drivers/faulty"
 	"skerry/fuse"
 	"skerry/fuse/fusetest"
+	"skerry/volume"
 )
 
 // data reports whether a call reads or writes a volume's data.
@@ -83,6 +85,48 @@ func TestOneHangingFileHoldsUpNoOther(t *testing.T) {
 	close(release)
 	if err := hanging.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOverdueWritesKeepTheirData: a write whose deadline passes while the storage has its data puts nothing else into the volume later, whatever
+// the connection's buffers hold by then.
+func TestOverdueWritesKeepTheirData(t *testing.T) {
+	p := fusetest.NewPoolWith(t, volume.Options{Deadline: 50 * time.Millisecond})
+	p.Make("vm1", mib)
+	p.Make("vm2", mib)
+	m := p.Mount(fuse.Options{})
+	m.Run("for v in vm1 vm2; do dd if=/dev/zero of=$m/$v.raw bs=1M count=1 conv=notrunc status=none; done")
+	i, err := p.Brief(t.Context(), "vm1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(m.Path("vm1.raw"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	late := bytes.Repeat([]byte{'l'}, 4096)
+	if _, err := f.WriteAt(late, 8192); err != nil { // so that the journal names the object
+		t.Fatal(err)
+	}
+	release := make(chan struct{})
+	p.Backend.SetHook(faulty.On(func(c faulty.Call) bool {
+		return c.Kind == drivers.OpWrite && strings.Contains(c.Name, i.ID.String()) && strings.Contains(c.Name, "/data/")
+	}, faulty.Delay(release)))
+	if _, err := f.WriteAt(late, 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("write: %v", err)
+	}
+	m.Run("for k in $(seq 4); do tr '\\0' x < /dev/zero | dd of=$m/vm2.raw bs=4K count=64 iflag=fullblock conv=notrunc oflag=direct status=none; done")
+	close(release)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unmount(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.Backend.SetHook(nil)
+	if got := p.Content("vm1")[:4096]; !bytes.Equal(got, late) {
+		t.Errorf("the volume has %q...", got[:16])
 	}
 }
 

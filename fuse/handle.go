@@ -140,6 +140,7 @@ func (h *handle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResul
 		if err != nil {
 			return nil, errno(err)
 		}
+		q.Data = q.room(int(n))
 		if err = q.do(d); err == nil {
 			return q, 0
 		}
@@ -161,7 +162,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		return 0, errno(err)
 	}
 	defer q.drop()
-	copy(q.Data, data)
+	q.Data = data
 	if h.grows.Load() {
 		err = h.writeLonger(ctx, q)
 		return uint32(len(q.Data)), h.wrote(err)

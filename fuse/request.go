@@ -13,7 +13,7 @@ import (
 
 // request is a request to a device. It is shared by who waits for its end and the device, and returns to its pool when
 // both are done with it. A request that was answered because its deadline passed keeps its buffer as long as the storage does, so
-// requests never use buffers of the kernel's connection, which end with the answer.
+// the buffers of the kernel's connection, which end with the answer, serve only what ends before Submit returns.
 type request struct {
 	volume.Request
 	ended  chan error
@@ -47,7 +47,7 @@ func (l *limits) release(n int64) {
 	l.file.Release(n)
 }
 
-// newRequest returns a request with a buffer for n bytes. It waits while too many bytes are in flight.
+// newRequest returns a request for n bytes, without data. It waits while too many bytes are in flight.
 func (f *file) newRequest(kind volume.Kind, off int64, n int) (*request, error) {
 	charge := int64(1) << (minShift + classOf(n))
 	if err := f.limits.acquire(charge); err != nil {
@@ -68,6 +68,15 @@ func (q *request) do(d Device) error {
 		return q.Err
 	}
 	return <-q.ended
+}
+
+// Keep implements [volume.Keeper]: what is written lies in a buffer of the connection.
+func (q *request) Keep(*volume.Request) {
+	if q.Kind == volume.Write {
+		own := q.room(len(q.Data))
+		copy(own, q.Data)
+		q.Data = own
+	}
 }
 
 // Answered implements [volume.Completer].

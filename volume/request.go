@@ -60,6 +60,15 @@ type Completer interface {
 	Released(r *Request)
 }
 
+// Keeper is a [Completer] whose requests have Data that is theirs only until Submit returns.
+type Keeper interface {
+	Completer
+
+	// Keep is called by Submit, on its caller's goroutine, for a request that was not done inline, before anybody else gets it. It may put other
+	// memory in place of r.Data, with the same content, and changes nothing else.
+	Keep(r *Request)
+}
+
 // ExtentFlags describe an [Extent].
 type ExtentFlags uint8
 

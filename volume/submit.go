@@ -11,7 +11,8 @@ import (
 )
 
 // Submit hands a request to the device. It returns true if the request has ended already: r.Err says
-// how, and r.Done is not called. Otherwise r belongs to the device until Released.
+// how, and r.Done is not called, nor is r.Data used any more. Otherwise r belongs to the device until Released, and
+// a [Keeper] has been asked to keep the data.
 func (d *Device) Submit(r *Request) (done bool) {
 	if r.Err = d.accept(r); r.Err != nil {
 		return true
@@ -34,6 +35,9 @@ func (d *Device) Submit(r *Request) (done bool) {
 	if done {
 		d.grace.leave(slot)
 		return true
+	}
+	if k, ok := r.Done.(Keeper); ok {
+		k.Keep(r)
 	}
 	r.run.slot = slot
 	d.watch.add(r)

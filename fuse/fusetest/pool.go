@@ -36,6 +36,7 @@ type Pool struct {
 
 	t       testing.TB
 	storage *mem.Backend
+	options volume.Options
 
 	mu   sync.Mutex
 	open map[string]*volume.Device
@@ -44,25 +45,30 @@ type Pool struct {
 // NewPool makes a pool. It is closed at the end of the test, after the mounts.
 func NewPool(t testing.TB) *Pool {
 	t.Helper()
-	p := newPool(t, mem.New(mem.Options{}))
-	return p
+	return NewPoolWith(t, volume.Options{})
+}
+
+// NewPoolWith is NewPool with options for the devices of its volumes.
+func NewPoolWith(t testing.TB, o volume.Options) *Pool {
+	t.Helper()
+	return newPool(t, mem.New(mem.Options{}), o)
 }
 
 // Other returns the same pool as another process has it.
 func (p *Pool) Other() *Pool {
 	p.t.Helper()
-	return newPool(p.t, p.storage)
+	return newPool(p.t, p.storage, p.options)
 }
 
-func newPool(t testing.TB, storage *mem.Backend) *Pool {
+func newPool(t testing.TB, storage *mem.Backend, o volume.Options) *Pool {
 	t.Helper()
-	p := &Pool{t: t, storage: storage, Backend: faulty.Wrap(storage), open: map[string]*volume.Device{}}
+	p := &Pool{t: t, storage: storage, options: o, Backend: faulty.Wrap(storage), open: map[string]*volume.Device{}}
 	e := drivers.NewEngine(p.Backend, drivers.Options{})
 	if err := catalog.Init(t.Context(), e); err != nil && !errors.Is(err, catalog.ErrPoolExists) {
 		t.Fatal(err)
 	}
 	var err error
-	p.Pool, err = catalog.Open(t.Context(), e, catalog.Options{Identity: locking.Identity{Host: "host1", Boot: [16]byte{1}, PID: 77}})
+	p.Pool, err = catalog.Open(t.Context(), e, catalog.Options{Volume: o, Identity: locking.Identity{Host: "host1", Boot: [16]byte{1}, PID: 77}})
 	if err != nil {
 		t.Fatal(err)
 	}
