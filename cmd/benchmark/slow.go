@@ -23,9 +23,14 @@ func showSlowUntil(ctx context.Context, dir, pool string) (err error) {
 	if err != nil {
 		return err
 	}
+	delay, err := newDelay(slowCall)
+	if err != nil {
+		return errors.Join(err, files.Close())
+	}
+	defer func() { err = errors.Join(err, delay.close()) }()
 	storage := faulty.Wrap(files)
 	storage.SetHook(func(faulty.Call) faulty.Action {
-		time.Sleep(slowCall)
+		delay.wait()
 		return faulty.Pass()
 	})
 	engine := drivers.NewEngine(storage, drivers.Options{})
