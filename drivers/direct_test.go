@@ -99,3 +99,34 @@ func TestCloseWaitsForCallersThatDoTheirOperations(t *testing.T) {
 		})
 	}
 }
+
+// TestCallersThatDoTheirOperationsKeepToTheBounds: they take no bytes beyond the lane's, nor those that another waits for.
+func TestCallersThatDoTheirOperationsKeepToTheBounds(t *testing.T) {
+	for _, c := range []struct{ waits, n int }{{0, 8}, {8, 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBed(t, drivers.Options{MaxBytes: 10})
+			b.must(b.guest.Create(b.ctx, "o"))
+			release := b.stick(drivers.OpRead, drivers.OpWrite)
+			ended := make(chan error, 3)
+			write := func(n int) {
+				go func() { ended <- b.guest.WriteAt(b.ctx, "o", make([]byte, n), 0) }()
+				synctest.Wait()
+			}
+			write(8)
+			writes := 2
+			if c.waits > 0 {
+				write(c.waits)
+				writes++
+			}
+			write(c.n)
+			if s := b.engine.Stats().Lanes[drivers.LaneGuest]; s.Running != 1 {
+				t.Errorf("%d bytes, with %d that wait: %d operations are running, want 1", c.n, c.waits, s.Running)
+			}
+			release()
+			for range writes {
+				b.must(<-ended)
+			}
+			b.must(b.engine.Close())
+		})
+	}
+}
