@@ -3,8 +3,10 @@ package volume_test
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"skerry/drivers"
 	"skerry/drivers/faulty"
@@ -54,4 +56,70 @@ func TestGrowthThatIsGivenUpTwice(t *testing.T) {
 			must(t, w.close())
 		})
 	}
+}
+
+// TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown: no cut has to come.
+func TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := smallJournal(t)
+		release := make(chan struct{})
+		w.faults.SetHook(func(c faulty.Call) faulty.Action {
+			if c.Kind == drivers.OpCreate && strings.Contains(c.Name, "/journal/") && w.dev.Stats().Flushes > 0 {
+				return faulty.Delay(release)
+			}
+			return faulty.Pass()
+		})
+		want := pattern(4096, 1)
+		ended := make(chan error, 1)
+		go func() {
+			for range 40 { // more than the first journal holds
+				if err := w.dev.WriteAt(context.Background(), want, 0); err != nil {
+					ended <- err
+					return
+				}
+				if err := w.dev.Flush(context.Background()); err != nil {
+					ended <- err
+					return
+				}
+			}
+			ended <- nil
+		}()
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Fatal("nothing waited for room")
+		}
+		close(release)
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			must(t, err)
+		default:
+			t.Error("a change still waits for room in a journal that has grown")
+			w.dev.Cut(t.Context())
+			<-ended
+		}
+		if n := w.dev.Stats().Cuts; n != 0 {
+			t.Errorf("%d cuts", n)
+		}
+		must(t, w.close())
+	})
+}
+
+// TestJournalsAreFew: what an opening has to read is bounded.
+func TestJournalsAreFew(t *testing.T) {
+	w, _ := smallJournal(t)
+	must(t, w.close())
+	w.options.JournalLimit = 64 << 20
+	w.start()
+	must(t, w.open())
+	var counts []int
+	for range 5 {
+		must(t, w.dev.WriteAt(t.Context(), pattern(4096, 1), 0))
+		counts = append(counts, len(w.dev.Root().Journals))
+		must(t, w.dev.Grow(t.Context()))
+	}
+	if want := []int{1, 2, 3, 1, 2}; !slices.Equal(counts, want) {
+		t.Errorf("%v journals, want %v", counts, want)
+	}
+	must(t, w.close())
 }
