@@ -37,7 +37,7 @@ func TestSignalsDoNotInterruptCallsOnFiles(t *testing.T) {
 			t.Errorf("stat: %v", err)
 		}
 		// Each is the first and the last to use the volume.
-		fd, err := unix.Open(m.path("vm1.raw"), unix.O_RDWR, 0)
+		fd, err := unix.Open(m.path("vm1.raw"), unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Errorf("open: %v", err)
 			continue

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -333,4 +334,21 @@ func TestWhatAKilledMountLeavesOfANewFile(t *testing.T) {
 	w.ok("umount", m.dir)
 	w.has("new", append(data, make([]byte, 3*mib)...)) // all that was answered, and zeros
 	w.script("check")
+}
+
+func TestUmountWaitsForWhatIsAboutToEnd(t *testing.T) {
+	t.Parallel()
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	m := w.mountFiles()
+	f, err := os.Open(m.path("vm1.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	time.AfterFunc(busyTime/3, func() { closed <- f.Close() })
+	m.umount()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,9 @@ directory that is refused, and they are named. What a killed process left is rem
 	}
 }
 
+// busyTime is how long umount tries again: whoever starts another program has its open files twice for a moment.
+const busyTime = time.Second
+
 func (a *app) umount(ctx context.Context, dir string) error {
 	dir, err := mountPath(dir)
 	if err != nil {
@@ -50,6 +54,10 @@ func (a *app) umount(ctx context.Context, dir string) error {
 		defer func() { _ = unix.Close(process) }() // it is only waited for
 	}
 	err = fuse.Unmount(dir)
+	for until := time.Now().Add(busyTime); errors.Is(err, syscall.EBUSY) && time.Now().Before(until) && ctx.Err() == nil; {
+		time.Sleep(pollStep * time.Millisecond)
+		err = fuse.Unmount(dir)
+	}
 	if errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("%s: %w: it is used by %s", dir, catalog.ErrInUse, strings.Join(fuse.Users(dir), ", "))
 	}
