@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // passedSockets makes the test program print the addresses of the sockets that it was passed.
@@ -193,5 +194,21 @@ func TestSocketsOfSystemd(t *testing.T) {
 	}
 	if _, err := os.Lstat(addresses[0]); err != nil {
 		t.Errorf("the socket is systemd's, and went with the process: %v", err)
+	}
+}
+
+func TestSocketsThatTakeNoConnectionsAreRefused(t *testing.T) {
+	for name, kind := range map[string]int{"connected": unix.SOCK_STREAM, "datagram": unix.SOCK_DGRAM} {
+		fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, other := os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name)
+		if got := take(t, "", "", "$$", f); strings.Join(got, " ") != "true 1 0 false false" {
+			t.Errorf("%s: %q", name, got)
+		}
+		if err := errors.Join(f.Close(), other.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -9,10 +9,13 @@ import (
 	"strconv"
 
 	"github.com/coreos/go-systemd/v22/activation"
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoSocket says that systemd listens on no socket for this process, or on none of the name that was asked for.
 var ErrNoSocket = errors.New("no such socket was passed by systemd")
+
+var errNotListening = errors.New("it takes no connections: a socket of systemd needs ListenStream= and Accept=no")
 
 // Passed reports whether systemd listens on sockets for this process.
 func Passed() bool {
@@ -38,7 +41,11 @@ func (s Sockets) Listen(name string) ([]net.Listener, error) {
 		if name != "" && f.Name() != name {
 			continue
 		}
-		l, err := net.FileListener(f)
+		err := listens(f)
+		var l net.Listener
+		if err == nil {
+			l, err = net.FileListener(f)
+		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("socket %s of systemd: %w", f.Name(), err), closeAll(all))
 		}
@@ -48,6 +55,26 @@ func (s Sockets) Listen(name string) ([]net.Listener, error) {
 		return nil, fmt.Errorf("%q: %w", name, ErrNoSocket)
 	}
 	return all, nil
+}
+
+// listens makes sure that f is a socket on which connections can be accepted.
+func listens(f *os.File) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var accepts int
+	var get error
+	if err := c.Control(func(fd uintptr) { accepts, get = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ACCEPTCONN) }); err != nil {
+		return err
+	}
+	if get != nil {
+		return os.NewSyscallError("getsockopt", get)
+	}
+	if accepts == 0 {
+		return errNotListening
+	}
+	return nil
 }
 
 // Close closes the sockets, not the listeners on them.
