@@ -83,13 +83,16 @@ func TestInteropLibvirtGuestOutlivesItsServer(t *testing.T) {
 	s := w.serve(1, "vm1", "--nbd", "unix:s", "--group", guestGroup)
 	l := w.startLibvirtd()
 	l.virsh("create", w.domain("guest", w.ok("info", "vm1", "--libvirt")))
-	// Nothing but an I/O error pauses it. A list also works once the guest is gone.
+	// A list also works once the guest is gone.
 	paused := func() bool { return l.virsh("list", "--state-paused", "--name") == "guest" }
 
 	// The server is killed while the guest writes, and is missed for so long that the guest stops.
 	l.until("the guest writes", func() bool { return strings.Contains(w.said("guest"), "OS-SYNC") })
 	s.kill()
 	l.until("the guest stops", paused)
+	if why := l.virsh("domstate", "guest", "--reason"); why != "paused (I/O error)" {
+		t.Errorf("the guest is %s", why)
+	}
 	s = s.again()
 	l.until("the guest powers off", func() bool {
 		switch {
