@@ -1,15 +1,14 @@
 package fuse
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,38 +20,11 @@ func Mounted(dir string) (bool, error) {
 
 // mountType returns the type of the topmost file system that is mounted at dir; empty: none is.
 func mountType(dir string) (string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != dir, false })
+	if err != nil || len(mounts) == 0 {
 		return "", err
 	}
-	defer func() { _ = f.Close() }() // only read from
-	found := ""
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// See proc_pid_mountinfo(5): the fifth field is the directory, the type comes after a dash.
-		before, after, _ := strings.Cut(lines.Text(), " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if len(fields) >= 5 && len(rest) > 0 && unescape(fields[4]) == dir {
-			found = rest[0]
-		}
-	}
-	return found, lines.Err()
-}
-
-// unescape reads the octal escapes of mountinfo.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return mounts[len(mounts)-1].FSType, nil
 }
 
 // Unmount unmounts dir, an absolute path, if no program uses it: else it fails with an error that matches [syscall.EBUSY]. What a dead process

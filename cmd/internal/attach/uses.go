@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,39 +69,24 @@ func (s System) Mounts(device string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(s.proc("self", "mountinfo"))
+	f, err := os.Open(s.proc("self", "mountinfo"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read from
+	mounts, err := mountinfo.GetMountsFromReader(f, func(m *mountinfo.Info) (skip, stop bool) {
+		// File systems on several devices have numbers of their own, and tell only the source.
+		number := fmt.Sprintf("%d:%d", m.Major, m.Minor)
+		return !slices.ContainsFunc(parts, func(p part) bool { return number == p.number || m.Source == "/dev/"+p.name }), false
+	})
 	if err != nil {
 		return nil, err
 	}
 	var all []string
-	for line := range bytes.Lines(b) {
-		before, after, ok := strings.Cut(string(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 5 || len(g) < 2 {
-			continue
-		}
-		// File systems on several devices have numbers of their own, and tell only the source.
-		if slices.ContainsFunc(parts, func(p part) bool { return f[2] == p.number || g[1] == "/dev/"+p.name }) {
-			all = append(all, unescape(f[4]))
-		}
+	for _, m := range mounts {
+		all = append(all, m.Mountpoint)
 	}
 	return all, nil
-}
-
-// unescape undoes what the kernel does to blanks in its tables: three octal digits after a backslash.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // Uses returns what uses a block device or a partition of it, in words: mounts, swap, devices on top of it, and programs that have it

@@ -82,11 +82,3 @@ func TestUsesOfABlockDevice(t *testing.T) {
 	command(t, "swapoff", device)
 	uses()
 }
-
-func TestUnescape(t *testing.T) {
-	for in, want := range map[string]string{`/a\040b`: "/a b", `/a\134x`: `/a\x`, `/a\9`: `/a\9`, `/a\0`: `/a\0`, `\377`: "\xff", `\777`: `\777`} {
-		if got := unescape(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}
