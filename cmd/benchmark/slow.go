@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"skerry/cmd/internal/exports"
+	"skerry/cmd/internal/process"
 	"skerry/drivers"
 	"skerry/drivers/faulty"
 	"skerry/drivers/local"
@@ -19,6 +20,7 @@ const slowCall = time.Millisecond
 
 // showSlowUntil is the program that showSlow starts.
 func showSlowUntil(ctx context.Context, dir, pool string) (err error) {
+	process.PrepareFUSE()
 	files, err := local.Open(pool)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func (s *exporting) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	o := process.Options{Lock: s.lock, Kernel: s.dir != ""}
+	o := process.Options{Lock: s.lock, Kernel: s.dir != "", FUSE: s.dir != ""}
 	return s.app.serving(ctx, o, func(ctx context.Context, open *session, unit *service.Unit) error {
 		err := s.export(ctx, open, unit, names, addresses)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {

@@ -6,6 +6,7 @@
 //   - PR_SET_IO_FLUSHER on every thread: the kernel starts no I/O to find memory for this process, and does not hold
 //     its writes back because the device behind it is slow (prctl(2));
 //   - a memory limit for the Go runtime, so that garbage does not add up while others run short;
+//   - if it serves FUSE, processors enough for the Go runtime ([PrepareFUSE]);
 //   - if asked for, memory that is never swapped out or dropped (mlockall(2)).
 //
 // The flag belongs to a thread and is inherited by the threads and processes that it makes, and through execve. Threads that the

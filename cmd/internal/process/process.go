@@ -17,6 +17,7 @@ const MemoryLimit = 768 << 20
 type Options struct {
 	Lock   bool         // lock the memory; it is an error if that is not possible
 	Kernel bool         // the kernel of this host is a client for certain, not only if someone connects it
+	FUSE   bool         // see [PrepareFUSE]
 	Logger *slog.Logger // told once of what cannot be had; nil: nobody
 }
 
@@ -37,6 +38,9 @@ func Prepare(o Options) error {
 	}
 	if os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) == math.MaxInt64 {
 		debug.SetMemoryLimit(MemoryLimit)
+	}
+	if o.FUSE {
+		PrepareFUSE()
 	}
 	if o.Lock {
 		if err := lockMemory(); err != nil {
