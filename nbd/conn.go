@@ -34,6 +34,8 @@ type conn struct {
 	in      input
 	batch   []*request // replies to what ended inline
 	batched int        // bytes of their data
+	share   int        // replies that fill the batch
+	taken   int        // requests since the input was last read
 	copies  int        // payloads to copy before the input buffer is tried again
 
 	stopping atomic.Bool
@@ -59,6 +61,7 @@ func newConn(s *Server, nc net.Conn, cut context.CancelFunc) *conn {
 		cutCtx: cut,
 		log:    s.opts.Logger.With("client", nc.RemoteAddr().String()),
 		batch:  make([]*request, 0, batchReplies),
+		share:  batchReplies,
 	}
 	c.change.L = &c.mu
 	return c
@@ -72,7 +75,7 @@ func (c *conn) run(ctx context.Context) {
 	if u, ok := c.nc.(*net.UnixConn); ok {
 		setSendBuffer(u)
 	}
-	c.in.open(c.nc, &c.srv.inputs, c.flush)
+	c.in.open(c.nc, &c.srv.inputs, c.pause)
 	defer c.in.close()
 
 	err := c.handshake(ctx)
@@ -139,6 +142,17 @@ func (c *conn) flush() {
 		clear(c.batch)
 		c.batch, c.batched = c.batch[:0], 0
 	}
+}
+
+// pause sends the batch before the input is read, which may block. A client that keeps a few requests in flight would get all replies at once,
+// and send all of the next requests at once: it and the server would only take turns. So the replies to as many requests as came this time
+// are sent in two parts next time.
+func (c *conn) pause() {
+	c.flush()
+	if c.share = batchReplies; c.taken <= shareRequests {
+		c.share = max(c.taken/2, shareReplies)
+	}
+	c.taken = 0
 }
 
 // setSendBuffer asks for a larger socket buffer, beyond the system's bound if allowed. A smaller one is

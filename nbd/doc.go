@@ -7,7 +7,8 @@
 //
 // One goroutine a connection reads requests into an input buffer of 256 KiB and gives them to
 // the [Device]. What the device does inline is answered in a batch, sent when no whole request
-// is left in the input buffer, or 64 replies or 256 KiB wait. What ends later is answered by
+// is left in the input buffer, or 64 replies or 256 KiB wait, or half as many replies as requests came together
+// if those are few: the client goes on with the first half while the server does the second. What ends later is answered by
 // whoever completes it: if nobody is sending, the completer sends as much as the kernel takes
 // without blocking; the rest is left to a goroutine of the connection (package
 // internal/outbox). BLOCK_STATUS may read the map, so it has goroutines of its own.

@@ -41,11 +41,14 @@ const (
 
 	batchReplies = 64
 	batchBytes   = 256 << 10
-	maxHoles     = 32      // of one read's reply
-	maxExtents   = 8 << 10 // of one BLOCK_STATUS reply
-	maxPinned    = 4       // input buffers of a connection that wait for their payloads' release
-	copyAfterPin = 64      // payloads that are copied after one had to be pinned
-	maxMessage   = 512     // of an error's text in a reply
+	// Up to shareRequests that came together are answered in two parts, each of at least shareReplies.
+	shareRequests = 20
+	shareReplies  = 8
+	maxHoles      = 32      // of one read's reply
+	maxExtents    = 8 << 10 // of one BLOCK_STATUS reply
+	maxPinned     = 4       // input buffers of a connection that wait for their payloads' release
+	copyAfterPin  = 64      // payloads that are copied after one had to be pinned
+	maxMessage    = 512     // of an error's text in a reply
 
 	warnInterval = time.Second // of one connection's failed requests
 )

@@ -59,7 +59,8 @@ func (c *conn) serve(ctx context.Context) error {
 			}
 			return fmt.Errorf("payload of request: %w", err)
 		}
-		if len(c.batch) >= batchReplies || c.batched >= batchBytes {
+		c.taken++
+		if len(c.batch) >= c.share || c.batched >= batchBytes {
 			c.flush()
 		}
 	}
