@@ -143,6 +143,9 @@ func (m *memory) Sync() error {
 func (m *memory) Extents(off, n int64) ([]fsxtest.Extent, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if off+n > int64(len(m.data)) {
+		return nil, errBeyond
+	}
 	var list []fsxtest.Extent
 	for at := off; at < off+n; at += 4096 {
 		end := min(at+4096, off+n)
