@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"runtime"
 	"strings"
 	"sync"
@@ -82,7 +83,7 @@ func (m *memory) WriteAt(p []byte, off int64, durable bool) error {
 	switch end := off + int64(len(p)); {
 	case end > int64(len(m.data)):
 		return errBeyond
-	case m.now("a lost write", 500):
+	case m.fault == "a lost write" && crc32.ChecksumIEEE(p)%100 == 0: // the same ones each time, in whatever order they come
 		return nil
 	case m.now("a write that lands beside", 500):
 		off = max(0, off-512)
