@@ -56,6 +56,7 @@ func (w *world) copied(name string) {
 }
 
 func TestLazyImport(t *testing.T) {
+	takesLong(t)
 	w := newPool(t)
 	path, want := w.lazyImage("image.raw", 192*mib)
 	host, err := os.Hostname()
@@ -230,6 +231,7 @@ func TestLazyImportWhereTimesAreWholeSeconds(t *testing.T) {
 }
 
 func TestLazyImportByReflink(t *testing.T) {
+	takesLong(t)
 	w := newWorld(t)
 	mount := mountReflinks(t, w.dir)
 	w.env = append(w.env, "SKERRY_POOL="+filepath.Join(mount, "pool"))
