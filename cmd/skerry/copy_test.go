@@ -56,7 +56,7 @@ func TestCopyGoesOnAfterItWasKilled(t *testing.T) {
 	killed, interrupted := 0, 0
 	for i := 1; i <= 6; i++ {
 		sig := syscall.SIGKILL
-		if i%3 == 0 {
+		if i%3 == 1 { // the first time for certain while it copies: later there may be that many objects before it handles signals
 			sig = syscall.SIGINT
 		}
 		switch code := stopCopy(w, sig, other, 20*i, args...); {

@@ -7,15 +7,11 @@ import (
 	"testing"
 )
 
-// Settings returns the seed and the number of operations of a test: SKERRY_SEED or a new one; SKERRY_FSX_OPS, or soak if SKERRY_SOAK is set, or usual,
-// or a tenth of that with -short.
+// Settings returns the seed and the number of operations of a test: SKERRY_SEED or a new one; SKERRY_FSX_OPS, or soak if SKERRY_SOAK is set, or usual.
 // The test logs the seed.
 func Settings(t testing.TB, usual, soak int) (seed uint64, ops int) {
 	t.Helper()
 	seed, ops = rand.Uint64(), usual
-	if testing.Short() {
-		ops = usual / 10
-	}
 	if os.Getenv("SKERRY_SOAK") != "" {
 		ops = soak
 	}
