@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -65,9 +66,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	f := output.Failure{Error: err.Error(), Exit: class.Exit, Next: class.Next}
 	if ctx.Err() == nil {
 		var with advised
+		var file *fs.PathError
 		switch {
 		case errors.As(err, &with):
 			f.Next = with.next
+		case errors.As(err, &file) && file.Path == a.stdout.Name() && class.Exit == failure.ExitNoSpace:
+			f.Next = "make room where standard output goes to"
 		case class.Exit == failure.ExitUsage:
 			f.Next = "see: " + cmd.CommandPath() + " --help"
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -127,7 +128,11 @@ func (s *exporting) export(ctx context.Context, open *session, unit *service.Uni
 	listeners, err := listenAll(ctx, addresses, passed)
 	err = errors.Join(err, passed.Close())
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.verb, err)
+		err = fmt.Errorf("%s: %w", s.verb, err)
+		if errors.Is(err, fs.ErrPermission) {
+			err = advised{err, "choose an address where this user may listen: a Unix socket in a directory that is theirs, or a TCP port above 1023"}
+		}
+		return err
 	}
 	closeAll := func(err error) error {
 		for _, l := range listeners {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -125,6 +126,53 @@ func TestFullPlaceOfAnImage(t *testing.T) {
 	w.fails(15, "image /dev/full", "export", "vm1", "/dev/full")
 	if r := w.run(nil, "export", "vm1", "/dev/full"); strings.Contains(r.stderr, "skerry rm") || strings.Contains(r.stderr, "gc") {
 		t.Error(r.stderr)
+	}
+}
+
+// Whoever ends before the export is to be looked at, not a server or the pool.
+func TestExportToAReaderThatEnds(t *testing.T) {
+	w := newPool(t)
+	w.okWith(bytes.NewReader(noise(9*mib, 1)), "import", "-", "vm1", "--size", "9M")
+	w.ok("snapshot", "vm1@a")
+	w.okWith(bytes.NewReader(noise(9*mib, 2)), "import", "-", "vm2", "--size", "9M")
+	w.ok("snapshot", "vm2@b")
+	for _, args := range [][]string{{"export", "vm1", "-"}, {"export", "vm1", "-", "--format", "qcow2"}, {"export", "vm2@b", "-", "--from", "vm1@a"}} {
+		r, out, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told bytes.Buffer
+		c := w.command(args...)
+		c.Stdout, c.Stderr = out, &told
+		if err := errors.Join(c.Start(), out.Close(), r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Wait() // its exit code is looked at
+		text := told.String()
+		if code := c.ProcessState.ExitCode(); code != 1 || !strings.Contains(text, "broken pipe") || !strings.Contains(text, "other end of the pipe") || strings.Contains(text, "server") {
+			t.Errorf("skerry %s: exit code %d: %s", strings.Join(args, " "), code, text)
+		}
+	}
+}
+
+// No space where the result is written says nothing of the pool.
+func TestFullPlaceOfAResult(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = full.Close() })
+	for _, args := range [][]string{{"ls"}, {"ls", "--json"}, {"tree"}, {"hash", "vm1"}} {
+		var told bytes.Buffer
+		c := w.command(args...)
+		c.Stdout, c.Stderr = full, &told
+		_ = c.Run() // its exit code is looked at
+		text := told.String()
+		if code := c.ProcessState.ExitCode(); code != 15 || !strings.Contains(text, "standard output") || strings.Contains(text, "skerry rm") {
+			t.Errorf("skerry %s: exit code %d: %s", strings.Join(args, " "), code, text)
+		}
 	}
 }
 

@@ -147,7 +147,7 @@ url = "file://` + w.path("p2") + `"
 	if err := os.WriteFile(w.path("bad.toml"), []byte("pol = 1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.fails(1, "unknown key pol bad.toml", "ls", "--config", w.path("bad.toml"))
+	w.fails(1, "unknown key pol bad.toml mend --config", "ls", "--config", w.path("bad.toml"))
 }
 
 func TestVersion(t *testing.T) {

@@ -162,5 +162,5 @@ func TestServeLocksItsMemory(t *testing.T) {
 	if _, err := exec.LookPath("setpriv"); err != nil {
 		t.Fatal("setpriv is missing: run scripts/deps.sh clients")
 	}
-	w.fails(1, "lock memory CAP_IPC_LOCK LimitMEMLOCK", "serve", "vm1", "--mlock", "--nbd", "unix:s")
+	w.fails(1, "lock memory CAP_IPC_LOCK LimitMEMLOCK without --mlock", "serve", "vm1", "--mlock", "--nbd", "unix:s")
 }

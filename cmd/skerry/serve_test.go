@@ -243,12 +243,31 @@ func TestServeSeveralWays(t *testing.T) {
 	s.stop()
 }
 
+func TestServeSaysWhatToDoWhereItCannotListen(t *testing.T) {
+	w := newPool(t)
+	w.ok("create", "vm1", "--size", "1M")
+	if err := os.WriteFile(w.path("file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.fails(1, "no socket remove choose another address", "serve", "vm1", "--nbd", "unix:file")
+	if err := os.Mkdir(w.path("closed"), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	limited := w.path("limited")
+	script := "#!/bin/sh\nexec setpriv --bounding-set=-dac_override " + w.program + ` "$@"` + "\n"
+	if err := os.WriteFile(limited, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.program = limited
+	w.fails(1, "permission denied choose an address", "serve", "vm1", "--nbd", "unix:closed/s")
+}
+
 func TestServeTakesNoSocketFromTheLiving(t *testing.T) {
 	w := newPool(t)
 	w.ok("create", "vm1", "--size", "1M")
 	w.ok("create", "vm2", "--size", "1M")
 	s := w.serve(1, "vm1", "--nbd", "unix:s")
-	w.fails(1, "another process listens", "serve", "vm2", "--nbd", "unix:s")
+	w.fails(1, "another process listens choose another address", "serve", "vm2", "--nbd", "unix:s")
 	if out := w.ok("lease", "show", "vm2"); !strings.Contains(out, "free") {
 		t.Errorf("a serve that failed kept its lease: %s", out)
 	}

@@ -25,6 +25,8 @@ var (
 	ErrMoved = errors.New("is not the image any more that the volume was bound to")
 	// ErrSpace says that there is no space where an image is written: not in the pool.
 	ErrSpace = errors.New("no space for the image")
+	// ErrReader says that whoever read an image from a pipe reads no more.
+	ErrReader = errors.New("nobody reads the image any more")
 )
 
 // Format names an image format.

@@ -157,6 +157,9 @@ func (s *sink) Write(p []byte) (int, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = s.ctx.Err()
 	}
+	if errors.Is(err, unix.EPIPE) {
+		err = fmt.Errorf("%w: %w", ErrReader, err)
+	}
 	return n, imageSpace(err, s.Name())
 }
 

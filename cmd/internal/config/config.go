@@ -10,6 +10,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
+// ErrFile says that a file of the configuration is not as it has to be.
+var ErrFile = errors.New("configuration")
+
 // Config is what the configuration says.
 type Config struct {
 	// Pool is the pool to use if nothing else says which: a name, a path or a URL; empty: the default local pool.
@@ -62,7 +65,7 @@ func read(path string) (Config, error) {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return Config{}, fmt.Errorf("read configuration: %s: want a regular file of at most 1 MiB", path)
+		return Config{}, fmt.Errorf("%w %s: want a regular file of at most 1 MiB", ErrFile, path)
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -70,7 +73,7 @@ func read(path string) (Config, error) {
 	}
 	c, err := parse(string(b))
 	if err != nil {
-		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+		return Config{}, fmt.Errorf("%w %s: %w", ErrFile, path, err)
 	}
 	return c, nil
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"skerry/cmd/internal/config"
+	"skerry/cmd/internal/process"
+	"skerry/cmd/internal/socket"
 	"skerry/drivers"
 	"skerry/locking"
 	"skerry/mapper"
@@ -88,6 +90,7 @@ func classes() []Class {
 		{"no_space", ExitNoSpace, "make room: remove volumes or snapshots (skerry rm), then skerry gc; skerry du shows what takes the space", []error{drivers.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{"no_pool", ExitNotFound, says, []error{catalog.ErrNoPool}},
 		{"pool_url", ExitError, says, []error{config.ErrPoolURL}},
+		{"configuration", ExitError, "mend that file, or name another with --config", []error{config.ErrFile}},
 		{"unknown_pool", ExitNotFound, says, []error{config.ErrUnknownPool}},
 		{"pool_exists", ExitExists, "use it as it is: init --if-missing is content with that", []error{catalog.ErrPoolExists}},
 		{"in_use", ExitInUse, says, []error{catalog.ErrInUse}},
@@ -105,6 +108,7 @@ func classes() []Class {
 		{"unavailable", ExitUnavailable, "see that the pool's storage is there and answers (skerry doctor DIR), then try again", []error{drivers.ErrUnavailable}},
 		{"failed", ExitError, "end the process that holds the volume and open it again: what was flushed before is safe", []error{volume.ErrFailed}},
 		{"read_only", ExitError, "to write what a snapshot has, make a volume of it with: skerry clone", []error{volume.ErrReadOnly}},
+		{"lock", ExitError, "give it one of the two, or do without --mlock: that is needed only where the host swaps to a volume, or has its root on one", []error{process.ErrMayNotLock}},
 		{"permission", ExitError, "see who owns the files of the pool, or of the image; --pool names another pool", []error{fs.ErrPermission}},
 		{"storage_read_only", ExitError, "make the storage writable; until then the pool can be looked at, and snapshots exported and served", []error{drivers.ErrReadOnly, syscall.EROFS}},
 		{"out_of_range", ExitError, "see how large the volume is with: skerry info", []error{volume.ErrOutOfRange}},
@@ -118,7 +122,9 @@ func classes() []Class {
 		{"no_file", ExitError, "see that the path is right", []error{fs.ErrNotExist}},
 		{"directory", ExitError, "name a file, for example one in it", []error{syscall.EISDIR}},
 		{"no_directory", ExitError, "name a directory", []error{syscall.ENOTDIR}},
-		{"address_in_use", ExitError, "another server listens there: end it, or choose another address", []error{syscall.EADDRINUSE}},
+		{"address_in_use", ExitError, "another server listens there: end it, or choose another address", []error{syscall.EADDRINUSE, socket.ErrInUse}},
+		{"no_socket", ExitError, "remove that file, or choose another address", []error{socket.ErrNoSocket}},
+		{"no_reader", ExitError, "the program at the other end of the pipe has ended: see what it says", []error{transfer.ErrReader}},
 		{"no_server", ExitUnavailable, "see that the server runs and listens there", []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE}},
 		{"files", ExitError, "raise the limit of open files: ulimit -n", []error{syscall.EMFILE, syscall.ENFILE}},
 		{"io", ExitError, "the storage or the file failed: see the kernel's log (dmesg), and skerry check for what it hit", []error{syscall.EIO}},

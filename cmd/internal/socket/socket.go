@@ -21,6 +21,9 @@ const MaxPath = 107
 // ErrInUse says that a living process listens on a socket.
 var ErrInUse = errors.New("another process listens there")
 
+// ErrNoSocket says that something else has the path of a socket.
+var ErrNoSocket = errors.New("a file that is no socket is in the way")
+
 // probeTime bounds the wait for a process that may listen on a socket.
 const probeTime = 2 * time.Second
 
@@ -106,7 +109,7 @@ func removeStale(ctx context.Context, path string) error {
 		return err
 	}
 	if st.Mode().Type() != fs.ModeSocket {
-		return errors.New("a file that is no socket is in the way")
+		return ErrNoSocket
 	}
 	d := net.Dialer{Timeout: probeTime}
 	conn, err := d.DialContext(ctx, "unix", path)
