@@ -96,7 +96,11 @@ func (s *session) resize(ctx context.Context, name string, size control.NewSize)
 		return r, err
 	}
 	r.Volume, err = viaHolder(ctx, s,
-		func(ctx context.Context) (control.Volume, error) { return s.Resize(ctx, name, size) },
+		func(ctx context.Context) (control.Volume, error) {
+			v, err := s.Resize(ctx, name, size)
+			v.Holder = nil // this process was, and has released it
+			return v, err
+		},
 		func(ctx context.Context, c *control.Client) (control.Volume, error) {
 			v, err := c.Resize(ctx, name, size)
 			if errors.Is(err, control.ErrGone) && size.By {

@@ -39,7 +39,7 @@ func TestResize(t *testing.T) {
 	if err := json.Unmarshal([]byte(w.ok("resize", "vm1", "4097K", "--allow-shrink", "--json")), &r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Size != 4097<<10 || r.Freed == 0 || r.Left {
+	if r.Size != 4097<<10 || r.Freed == 0 || r.Left || r.Holder != nil {
 		t.Errorf("resize tells %+v", r)
 	}
 	w.ok("resize", "vm1", "8M")
