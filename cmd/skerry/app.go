@@ -97,6 +97,8 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
   skerry snapshot golden@v1
   skerry clone golden@v1 vm1
   skerry serve vm1 --nbd unix:/run/vm1.sock`,
+		SuggestionsMinimumDistance: 2,
+
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -127,7 +129,23 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 		a.treeCommand(), a.doctorCommand(), a.lockProbeCommand(), a.completionCommand(), a.manCommand(), exitCodesTopic(),
 	)
 	a.complete(root)
+	a.refuseUnknownTopics(root)
 	return root
+}
+
+// refuseUnknownTopics makes help of something unknown wrong usage, as the unknown command itself is.
+func (a *app) refuseUnknownTopics(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "help" {
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if found, rest, _ := root.Find(args); len(rest) > 0 {
+					return a.unknownCommand(found, rest[0])
+				}
+				return nil
+			}
+		}
+	}
 }
 
 func (a *app) unknownCommand(root *cobra.Command, name string) error {
