@@ -88,6 +88,10 @@ func TestWrongUsage(t *testing.T) {
 	w.script(`
 		2 bogus                             | unknown command bogus --help
 		2 creat                             | create
+		2 crate                             | mean create
+		2 help bogus                        | unknown command bogus
+		2 help lease bogus                  | unknown command bogus
+		help lease ls                       | skerry lease
 		2 create                            | accepts 1 skerry create --help
 		2 create x                          | --size
 		2 create x --size 20GB              | 20GB 20G
@@ -143,6 +147,7 @@ url = "file://` + w.path("p2") + `"
 		create --pool two vm2 --size 1M
 		ls                                  | vm2
 		10 ls --pool three                  | three configur
+		10 info three/vm1                   | skerry: pool "three" configur
 		1 ls --pool nfs:///mnt              | nfs not supported`)
 	if err := os.WriteFile(w.path("bad.toml"), []byte("pol = 1"), 0o600); err != nil {
 		t.Fatal(err)

@@ -33,17 +33,17 @@ func (p Pool) String() string { return p.Scheme + "://" + (&url.URL{Path: p.Path
 // ChoosePool returns the pool that the flag says, else the variable SKERRY_POOL, else the configuration, else the default
 // local pool.
 func ChoosePool(flag string, c Config, env Environment) (Pool, error) {
-	for _, chosen := range []struct{ value, by string }{
-		{flag, "--pool"},
-		{env.Getenv("SKERRY_POOL"), "SKERRY_POOL"},
-		{c.Pool, "configuration"},
+	for _, chosen := range []struct{ value, what string }{
+		{flag, "pool"}, // or what the name of a volume began with
+		{env.Getenv("SKERRY_POOL"), "pool of SKERRY_POOL"},
+		{c.Pool, "pool of configuration"},
 	} {
 		if chosen.value == "" {
 			continue
 		}
 		p, err := c.find(chosen.value)
 		if err != nil {
-			return Pool{}, fmt.Errorf("pool of %s: %w", chosen.by, err)
+			return Pool{}, fmt.Errorf("%s %w", chosen.what, err)
 		}
 		return p, nil
 	}
