@@ -27,7 +27,7 @@ The process tells systemd when clients can connect (Type=notify). If it may, it 
 and its memory is bounded; --mlock keeps it from being swapped out.`,
 		Example: `  skerry serve vm1 --nbd unix:/run/vm1.sock
   skerry serve --nbd tcp:10809 --read-only
-  systemd-socket-activate -l /run/vm1.sock skerry serve vm1
+  systemd-socket-activate -E SKERRY_POOL -l /run/vm1.sock skerry serve vm1
   skerry serve 'golden@v1' vm1 --nbd 'nbd+unix:///?socket=/run/vms.sock'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args) },
 	}
