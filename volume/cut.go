@@ -239,7 +239,7 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 	if o.behind {
 		parallel = syncBehind
 	}
-	r.owners, r.pages, err = d.store(ctx, state, capture, parallel)
+	r.owners, r.pages, err = d.store(ctx, &state, capture, parallel)
 	if err == nil && o.sole {
 		r.owners, err = soleOwner(r.owners, r.pages)
 	}
@@ -273,6 +273,9 @@ func (d *Device) cutNow(ctx context.Context, o cutOptions) (r cutResult, err err
 		capture.Abort()
 		// If the new root may be in force the journal has to name again what changes after it; until then all is synced.
 		d.dirty.cutFailed(state, stored && isUnknown(err))
+		if !stored || !isUnknown(err) {
+			d.discardPages(state.pages)
+		}
 		return r, err
 	}
 	replaced := capture.Commit()
@@ -324,7 +327,7 @@ func soleOwner(owners []chunk.VolumeID, pages []mapper.PageRef) ([]chunk.VolumeI
 }
 
 // store syncs what a cut captured and writes the pages.
-func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capture, parallel int) ([]chunk.VolumeID, []mapper.PageRef, error) {
+func (d *Device) store(ctx context.Context, state *cutState, capture *mapper.Capture, parallel int) ([]chunk.VolumeID, []mapper.PageRef, error) {
 	names := make([]string, len(state.objects))
 	for i, o := range state.objects {
 		names[i] = chunk.DataName(d.id, o.Chunk, o.Serial)
@@ -336,9 +339,8 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 		return nil, nil, d.fail(err)
 	}
 	if !capture.Empty() {
-		var pages []string
 		err := capture.Store(d.lease.NextSerial, func(name string, b []byte) error {
-			pages = append(pages, name)
+			state.pages = append(state.pages, name)
 			if err := d.back.Create(ctx, name); err != nil {
 				return err
 			}
@@ -347,7 +349,7 @@ func (d *Device) store(ctx context.Context, state cutState, capture *mapper.Capt
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := d.syncAll(ctx, d.back, pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}, parallel); err != nil {
+		if err := d.syncAll(ctx, d.back, state.pages, []fan{{group: chunk.GroupName(d.id, chunk.Pages)}}, parallel); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil, err
 			}

@@ -256,6 +256,7 @@ type cutState struct {
 	objects []journal.Object
 	fans    []fan
 	dropped []journal.Object
+	pages   []string // map pages that it has made
 }
 
 // cut begins a cut: what the journal names up to now. No change may be under way.

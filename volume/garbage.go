@@ -48,6 +48,14 @@ func (d *Device) discardable(dropped []journal.Object, replaced []chunk.Serial) 
 	}
 }
 
+// discardPages notes map pages of a cut that has failed: no root names them, and none will.
+func (d *Device) discardPages(names []string) {
+	for _, name := range names {
+		d.garbage.add(name)
+	}
+	d.garbage.kick()
+}
+
 // sweepLoop removes garbage in the background.
 func (d *Device) sweepLoop() {
 	for {

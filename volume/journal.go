@@ -40,10 +40,13 @@ func (d *Device) newJournal(ctx context.Context, size int64, firstSeq uint64) (*
 		Store: d.guest, Volume: d.id, Generation: generation, Boot: d.o.Boot, Object: s, Size: size, FirstSeq: firstSeq, Lease: context.Background(),
 	})
 	name := chunk.SerialName(d.id, chunk.Journals, s)
-	if err != nil {
-		if unlinkErr := d.guest.Unlink(context.WithoutCancel(ctx), name); unlinkErr != nil && !errors.Is(unlinkErr, drivers.ErrNotFound) {
+	remove := func() {
+		if err := d.guest.Unlink(context.WithoutCancel(ctx), name); err != nil && !errors.Is(err, drivers.ErrNotFound) {
 			d.garbage.add(name)
 		}
+	}
+	if err != nil {
+		remove()
 		return nil, fmt.Errorf("make a journal: %w", err)
 	}
 	var vain []mapper.JournalRef
@@ -56,6 +59,9 @@ func (d *Device) newJournal(ctx context.Context, size int64, firstSeq uint64) (*
 		r.Journals = append(r.Journals, mapper.JournalRef{Generation: generation, Boot: d.o.Boot, Start: w.Head()})
 	})
 	if err != nil {
+		if !isUnknown(err) {
+			remove() // the next try makes another, and where the storage is full there would soon be no room for it
+		}
 		return nil, fmt.Errorf("make a journal: %w", err)
 	}
 	for _, j := range vain {
