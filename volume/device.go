@@ -151,7 +151,8 @@ func newDevice(c Config, lease Lease, id chunk.VolumeID, geom chunk.Geometry, si
 	d.merger.init()
 	d.flattening = make(chan struct{}, 1)
 	d.resizing = make(chan struct{}, 1)
-	d.garbage.wake = make(chan struct{}, 1)
+	d.garbage.wake, d.garbage.sweeping = make(chan struct{}, 1), make(chan struct{}, 1)
+	d.grace.wait = make(chan struct{}, 1)
 	d.readers = newQueue(o.Workers, d.perform)
 	d.queue = newQueue(o.Workers, d.perform)
 	d.watch = newWatch(o.Deadline)
@@ -216,12 +217,16 @@ func (d *Device) Close(ctx context.Context) error {
 	}
 	drained := errors.Join(d.grace.pass(ctx), d.cutter.stop(ctx))
 	if drained == nil {
-		d.readers.close()
-		d.queue.close()
-		d.watch.close()
+		d.endWorkers()
 	}
 	if d.lease == nil {
-		if drained == nil && d.closed != nil {
+		switch {
+		case drained != nil:
+			go func() {
+				_ = d.grace.pass(context.Background()) // this context has no end
+				d.endWorkers()
+			}()
+		case d.closed != nil:
 			d.closed(ctx)
 		}
 		return drained
@@ -242,9 +247,17 @@ func (d *Device) Close(ctx context.Context) error {
 			_ = d.grace.pass(context.Background())
 			_ = d.cutter.stop(context.Background())
 			d.lease.Abandon()
+			d.endWorkers()
 		}()
 	}
 	return fmt.Errorf("close volume: %w", err)
+}
+
+// endWorkers ends what waits for requests. None is left, and none comes.
+func (d *Device) endWorkers() {
+	d.readers.close()
+	d.queue.close()
+	d.watch.close()
 }
 
 // release does the last cut and gives the lease back.

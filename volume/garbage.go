@@ -16,7 +16,7 @@ import (
 type garbage struct {
 	wake chan struct{}
 
-	sweeping sync.Mutex // held while names are removed
+	sweeping chan struct{} // has room for the one who removes names
 	mu       sync.Mutex
 	names    []string
 }
@@ -75,8 +75,12 @@ func (d *Device) sweepLoop() {
 // sweep removes the garbage that there is now. What it cannot remove is tried again by the next sweep, or found by the collector.
 func (d *Device) sweep(ctx context.Context) error {
 	g := &d.garbage
-	g.sweeping.Lock()
-	defer g.sweeping.Unlock()
+	select {
+	case g.sweeping <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("remove objects: %w", context.Cause(ctx))
+	}
+	defer func() { <-g.sweeping }()
 	g.mu.Lock()
 	names := g.names
 	g.names = nil

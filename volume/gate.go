@@ -86,7 +86,7 @@ type grace struct {
 	inside [2]int        // by the lowest bit of the epoch in which they entered
 	ended  chan struct{} // closed when nobody is left inside of slot, while someone waits for that
 	slot   uint64
-	wait   sync.Mutex // held by pass
+	wait   chan struct{} // has room for the one in pass
 }
 
 // enter registers a request; leave takes what it returns.
@@ -110,8 +110,12 @@ func (g *grace) leave(slot uint64) {
 
 // pass waits until all requests that had entered before the call have left.
 func (g *grace) pass(ctx context.Context) error {
-	g.wait.Lock()
-	defer g.wait.Unlock()
+	select {
+	case g.wait <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-g.wait }()
 	// The other slot is not empty if an earlier wait was given up.
 	if err := g.drain(ctx, false); err != nil {
 		return err
