@@ -447,7 +447,7 @@ func (d *Device) hold(ctx context.Context) error {
 	err := d.gate.close(ctx)
 	if err != nil {
 		err = fmt.Errorf("freeze: %w: %w", drivers.ErrUnavailable, err)
-	} else if err = d.flushInside(ctx, func() {}); err != nil {
+	} else if err = d.flushInside(context.WithoutCancel(ctx), func() {}); err != nil { // one that ends halfway has failed for good
 		d.gate.open()
 	}
 	if err != nil {

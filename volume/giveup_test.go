@@ -3,6 +3,7 @@ package volume_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,42 @@ import (
 	"skerry/drivers/faulty"
 	"skerry/volume"
 )
+
+// TestFreezeThatIsGivenUp: the volume goes on, whatever the flush that belongs to it was about to do.
+func TestFreezeThatIsGivenUp(t *testing.T) {
+	for _, kind := range []drivers.Kind{drivers.OpWrite, drivers.OpSync} {
+		t.Run(kind.String(), func(t *testing.T) {
+			w := newWorld(t, 256<<10, 64<<10)
+			want := pattern(4096, 1)
+			must(t, w.dev.WriteAt(t.Context(), make([]byte, 8192), 0))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			flushes := 0
+			w.faults.SetHook(func(c faulty.Call) faulty.Action {
+				if !strings.Contains(c.Name, "/journal/") {
+					return faulty.Pass()
+				}
+				switch {
+				case c.Kind == drivers.OpSync && flushes == 0:
+					flushes++
+					must(t, w.dev.WriteAt(context.Background(), want, 0)) // while the first flush is under way
+				case c.Kind == kind && flushes == 1:
+					cancel()
+				}
+				return faulty.Pass()
+			})
+			if err := w.dev.Freeze(ctx); err == nil {
+				w.dev.Thaw()
+			}
+			w.faults.SetHook(nil)
+			if err := w.dev.Err(); err != nil {
+				t.Fatalf("the volume failed: %v", err)
+			}
+			must(t, w.dev.Flush(t.Context()))
+			must(t, w.close())
+		})
+	}
+}
 
 // TestCloseThatGivesUpLeavesNoGoroutines: when the storage answers at last all of the device ends.
 func TestCloseThatGivesUpLeavesNoGoroutines(t *testing.T) {
