@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -128,5 +129,45 @@ func TestCloseGivesUpInTime(t *testing.T) {
 		w.dev = nil
 		close(release)
 		<-read.Done.(waiter).released
+	})
+}
+
+// TestDiscardThatIsGivenUp: the storage says too late that it does not know whether it gave space back. The volume goes on.
+func TestDiscardThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 256<<10, 64<<10)
+		must(t, w.dev.WriteAt(t.Context(), pattern(64<<10, 1), 0))
+		release := make(chan struct{})
+		late := faulty.Late()
+		late.Wait = release
+		w.faults.SetHook(faulty.OnKind(late, drivers.OpPunch))
+		discard := &volume.Request{Kind: volume.Discard, Length: 8192}
+		end := waiter{answered: make(chan error, 1), released: make(chan struct{}, 1)}
+		discard.Done = end
+		if w.dev.Submit(discard) {
+			t.Fatal("done at once")
+		}
+		if err := <-end.answered; !errors.Is(err, drivers.ErrUnavailable) {
+			t.Errorf("discard: %v", err)
+		}
+		want := pattern(64<<10, 2)
+		written := make(chan error)
+		go func() { written <- w.dev.WriteAt(t.Context(), want, 0) }()
+		synctest.Wait() // it waits for the discard, which has been answered
+		close(release)
+		<-end.released
+		must(t, <-written)
+		w.faults.SetHook(nil)
+		if err := w.dev.Err(); err != nil {
+			t.Fatalf("the volume failed: %v", err)
+		}
+		if got := content(t, w.dev)[:64<<10]; !bytes.Equal(got, want) {
+			t.Error("what was written after the discard was answered is gone")
+		}
+		must(t, w.faults.Deliver(t.Context()))
+		if got := content(t, w.dev)[:64<<10]; !bytes.Equal(got, want) {
+			t.Error("the content is wrong after the storage has given the space back")
+		}
+		must(t, w.close())
 	})
 }

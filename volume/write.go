@@ -366,20 +366,33 @@ func (d *Device) zeroPart(ctx context.Context, p chunk.Piece) error {
 	return d.writeZeros(ctx, p)
 }
 
-// hideZeros records the blocks [first, end) of a chunk, which are zeros, in a new layer: a punch of the one below may
+// hideZeros records the blocks [first, end) of a chunk, as far as they are zeros still, in a new layer: a punch of the one below may
 // still come, when this grant is over and the object counts as writable again.
 func (d *Device) hideZeros(ctx context.Context, index uint64, first, end int) error {
 	h := d.locks.lock(index, 0, d.geom.Blocks())
 	defer d.locks.unlock(h)
+	segs, err := d.plan(ctx, index, int64(first)*chunk.BlockSize, int64(end-first)*chunk.BlockSize, nil)
+	if err != nil {
+		return d.fail(err)
+	}
 	s, err := d.lease.NextSerial()
 	if err != nil {
 		return d.fail(err)
 	}
 	o := journal.Object{Chunk: index, Serial: s}
-	if err := d.record(ctx, func(b *journal.Batch) { b.Delta(o, first, end, true, false) }); err != nil {
-		return d.fail(err)
+	for _, seg := range segs {
+		if !seg.Zero {
+			continue // written since, to a newer layer
+		}
+		first, end := int(seg.Off/chunk.BlockSize), int((seg.Off+seg.Length)/chunk.BlockSize)
+		if err := d.record(ctx, func(b *journal.Batch) { b.Delta(o, first, end, true, false) }); err != nil {
+			return d.fail(err)
+		}
+		if err := d.show(ctx, o, first, end, true); err != nil {
+			return err
+		}
 	}
-	return d.show(ctx, o, first, end, true)
+	return nil
 }
 
 // zeroWhole makes the blocks [first, end) of a chunk zero: the map says so, and space in the volume's own object is given back.
@@ -392,7 +405,7 @@ func (d *Device) zeroWhole(ctx context.Context, index uint64, first, end int) (e
 	defer func() {
 		d.locks.unlock(h)
 		if hide {
-			err = d.hideZeros(ctx, index, first, end)
+			err = d.hideZeros(context.WithoutCancel(ctx), index, first, end) // also where the request was answered meanwhile
 		}
 	}()
 	if plan.Zero {
