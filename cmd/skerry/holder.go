@@ -30,7 +30,10 @@ func viaHolder[T any](ctx context.Context, s *session, do func(context.Context) 
 	gone := err
 	v, err = do(ctx)
 	if errors.Is(err, locking.ErrHeld) {
-		return v, fmt.Errorf("%w. It was asked to do this and did not answer (%w)", held, gone)
+		return v, advised{
+			fmt.Errorf("%w. It was asked to do this and did not answer (%w)", held, gone),
+			"see whether that process is stopped or its storage hangs; when it has ended, also by kill -9, the volume is free and all that it answered is there",
+		}
 	}
 	return v, err
 }

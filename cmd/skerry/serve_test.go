@@ -333,7 +333,7 @@ func TestStoppedHolderKeepsItsVolume(t *testing.T) {
 		info vm1                            | process
 		lease show vm1                      | held
 		11 export vm1 x                     | vm1
-		11 snapshot vm1@s                   | vm1 no answer
+		11 snapshot vm1@s                   | vm1 no answer next: see whether stopped
 		13 rm vm1`)
 	s.signal(syscall.SIGCONT)
 	copy(data, "written")
