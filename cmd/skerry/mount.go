@@ -29,7 +29,9 @@ is replaced.`,
   cp debian.raw /mnt/vms/vm2.raw`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			s.dir = args[0]
+			if s.dir = args[0]; s.dir == "" {
+				return usage("mount: the name of the directory is empty")
+			}
 			return s.run(cmd.Context(), args[1:])
 		},
 	}

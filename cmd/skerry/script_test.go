@@ -118,6 +118,7 @@ func TestWrongUsage(t *testing.T) {
 		2 ls --quiet --verbose
 		2 init /a --pool /b
 		2 version extra`)
+	w.fails(2, "mount: directory empty", "mount", "")
 }
 
 func TestPoolChoice(t *testing.T) {
