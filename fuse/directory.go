@@ -99,7 +99,7 @@ func (d *directory) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Err
 }
 
 var (
-	errFixed  = errors.New("this mount shows given volumes: others are made with skerry create")
+	errFixed  = errors.New("this mount shows given volumes under their names: make and rename volumes with skerry create and skerry rename")
 	errName   = errors.New("files are named VOLUME.raw, each name of letters, digits and ._+-, beginning with a letter or a digit")
 	errOpen   = fmt.Errorf("%w: a program has the file open", catalog.ErrInUse)
 	errNamed  = errors.New("the name of a snapshot cannot be changed")
