@@ -81,6 +81,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 }
 
 func (a *app) rootCommand() *cobra.Command {
+	tell := false
 	root := &cobra.Command{
 		Use:   "skerry",
 		Short: "Copy-on-write storage for virtual-machine disks",
@@ -106,6 +107,9 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 			if len(args) > 0 {
 				return a.unknownCommand(cmd, args[0])
 			}
+			if tell {
+				return a.printVersion()
+			}
 			return cmd.Help()
 		},
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.start() },
@@ -113,6 +117,7 @@ Exit codes say what kind of error there was: skerry help exit-codes.`,
 	root.SetOut(a.print.Out)
 	root.SetErr(a.print.Err)
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.Flags().BoolVar(&tell, "version", false, "print the version")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.pool, "pool", "", "the pool: a name from the configuration, a path or a `URL`")
 	flags.BoolVar(&a.print.JSON, "json", false, "results as JSON, messages as JSON lines")

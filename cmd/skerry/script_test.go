@@ -160,6 +160,9 @@ func TestVersion(t *testing.T) {
 	w := newWorld(t)
 	w.script(`
 		version                             | v-test go1
+		--version                           | v-test go1
+		--version --json                    | "version": "v-test"
+		2 ls --version                      | --version
 		version --json                      | "version": "v-test"`)
 	if _, err := os.Stat(w.pool); err == nil {
 		t.Error("version made a pool")
