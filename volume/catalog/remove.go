@@ -48,7 +48,11 @@ func (p *Pool) Remove(ctx context.Context, r Ref, o RemoveOptions) (Removal, err
 }
 
 func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
+	var decided *mapper.Snapshot // by a try that was overtaken
 	return p.holding(ctx, r.Volume, func(h *Held) error {
+		if decided != nil && decided.Volume == h.id {
+			return h.unlinkSnapshots(ctx, decided)
+		}
 		s, err := p.snapshotNamed(ctx, h.id, r)
 		if err != nil {
 			return err
@@ -59,7 +63,11 @@ func (p *Pool) removeSnapshot(ctx context.Context, r Ref) error {
 		if err := h.endPins(ctx, s); err != nil {
 			return err
 		}
-		return h.dropSnapshots(ctx, r, s)
+		if err := h.flagAll(ctx, r, s); err != nil {
+			return err
+		}
+		decided = s
+		return h.unlinkSnapshots(ctx, s)
 	})
 }
 

@@ -239,6 +239,11 @@ func (h *Held) dropSnapshots(ctx context.Context, r Ref, all ...*mapper.Snapshot
 	if err := h.flagAll(ctx, r, all...); err != nil {
 		return err
 	}
+	return h.unlinkSnapshots(ctx, all...)
+}
+
+// unlinkSnapshots ends the removal of snapshots that are flagged. It may be repeated.
+func (h *Held) unlinkSnapshots(ctx context.Context, all ...*mapper.Snapshot) error {
 	client := h.Client(drivers.LaneMeta)
 	for _, s := range all {
 		if err := client.Unlink(ctx, chunk.SerialName(h.id, chunk.Snapshots, s.Serial)); err != nil && !errors.Is(err, drivers.ErrNotFound) {
