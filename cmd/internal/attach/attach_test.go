@@ -312,6 +312,9 @@ func TestForceWithAServerThatHangs(t *testing.T) {
 	if err := unix.Kill(p.PID, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Waitid(unix.P_PID, p.PID, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil { // it may go on for a moment
+		t.Fatal(err)
+	}
 	stuck := make(chan error, 1)
 	go func() { stuck <- w.kernel.read(d.Index, make([]byte, 512), 0) }()
 	if _, err := w.host.Detach(t.Context(), d.Target, false); !errors.Is(err, drivers.ErrUnavailable) {
