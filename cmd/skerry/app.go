@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -16,6 +15,7 @@ import (
 	"skerry/cmd/internal/config"
 	"skerry/cmd/internal/failure"
 	"skerry/cmd/internal/output"
+	"skerry/cmd/internal/process"
 	"skerry/drivers"
 )
 
@@ -25,6 +25,7 @@ type app struct {
 	print         output.Printer
 	env           config.Environment
 	log           *slog.Logger
+	signals       *process.Signals
 
 	pool       string // --pool, or the pool that the name of a volume began with
 	configFile string
@@ -45,10 +46,9 @@ func newApp(stdin, stdout, stderr *os.File, env config.Environment) *app {
 
 // run does what the arguments say and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	// The first signal asks for a clean end; with the handler gone, a second one ends the process at once.
-	defer context.AfterFunc(ctx, stop)()
+	ctx, a.signals = process.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer a.signals.Stop()
 
 	root := a.rootCommand()
 	root.SetArgs(args)

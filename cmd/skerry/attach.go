@@ -100,7 +100,7 @@ func (c *attachCommand) run(ctx context.Context, arg string) error {
 
 // keep attaches and is the keeper, until a signal.
 func (c *attachCommand) keep(ctx context.Context, arg string) error {
-	if err := process.Prepare(process.Options{Kernel: true, Logger: c.app.log}); err != nil {
+	if err := process.Prepare(ctx, c.app.signals, process.Options{Kernel: true, Logger: c.app.log}); err != nil {
 		return err
 	}
 	if err := process.KeepFiles(); err != nil {
@@ -328,7 +328,7 @@ func (a *app) attachKeeperCommand() *cobra.Command {
 			if _, err := unix.FcntlInt(answers, unix.F_GETFD, 0); err != nil {
 				return usage("%s is started by attach", keepCommand)
 			}
-			if err := process.Prepare(process.Options{Kernel: true, Logger: a.log}); err != nil {
+			if err := process.Prepare(cmd.Context(), a.signals, process.Options{Kernel: true, Logger: a.log}); err != nil {
 				return err
 			}
 			unix.CloseOnExec(answers)

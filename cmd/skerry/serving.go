@@ -21,7 +21,7 @@ func addLockFlag(flags *pflag.FlagSet, lock *bool) {
 // as the program may begin anew.
 func (a *app) serving(ctx context.Context, o process.Options, do func(ctx context.Context, s *session, unit *service.Unit) error) error {
 	o.Logger = a.log
-	if err := process.Prepare(o); err != nil {
+	if err := process.Prepare(ctx, a.signals, o); err != nil {
 		return err
 	}
 	return a.holding(ctx, func(ctx context.Context, s *session) error {

@@ -323,9 +323,7 @@ func (h *Host) spawn(ctx context.Context, key string) (r Record, err error) {
 		return r, &Failed{failure.FromWire(a.Code, a.Error), a.Next}
 	}
 	if ended {
-		// The signal came when the device was there already, and has ended the keeper; or it came before the keeper began anew as an I/O flusher,
-		// and was forgotten with that. A second one does no harm: a keeper has nothing that could be lost.
-		_ = cmd.Process.Signal(unix.SIGTERM)
+		// The signal came when the device was there already, and has ended the keeper.
 		_ = cmd.Wait()
 		return *a.Record, errors.Join(ctx.Err(), h.undo(context.WithoutCancel(ctx), *a.Record))
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,7 +15,7 @@ import (
 var errForgotten = errors.New("PR_SET_IO_FLUSHER has no effect")
 
 // becomeFlusher sets PR_SET_IO_FLUSHER on all threads. If that succeeds it has begun the program anew, or an earlier call had.
-func becomeFlusher() error {
+func becomeFlusher(ctx context.Context, signals *Signals) error {
 	// What is set on one thread must be what execve keeps.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -29,11 +30,22 @@ func becomeFlusher() error {
 	if set, err := isFlusher(); err != nil || !set {
 		return errors.Join(errForgotten, err)
 	}
+	return fmt.Errorf("begin anew on all threads: %w", beginAnew(ctx, signals))
+}
+
+// beginAnew begins the program anew, with this thread's attributes, unless a signal has come: the new program would know nothing of that.
+func beginAnew(ctx context.Context, signals *Signals) error {
 	program, err := os.Executable()
-	if err == nil {
-		err = syscall.Exec(program, os.Args, os.Environ())
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("begin anew on all threads: %w", err)
+	signals.Stop() // until the new program has handlers a signal ends it
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err = syscall.Exec(program, os.Args, os.Environ())
+	signals.start()
+	return err
 }
 
 // isFlusher reports whether this thread has the flag. Without CAP_SYS_RESOURCE it is not told.

@@ -22,18 +22,22 @@ type Options struct {
 }
 
 // Prepare makes the process fit to serve its own host. It is called before anything is opened or started: it may begin the program
-// again, with the same arguments, environment, process id and inherited files. It returns an error only if the memory
-// is to be locked and cannot be.
-func Prepare(o Options) error {
+// again, with the same arguments, environment, process id and inherited files. ctx ends with the signals; if one has come the program does not
+// begin again. It returns an error only then, or if the memory is to be locked and cannot be.
+func Prepare(ctx context.Context, signals *Signals, o Options) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if err := becomeFlusher(); err != nil {
+	err := becomeFlusher(ctx, signals)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		level := slog.LevelWarn
 		if !o.Kernel && os.Geteuid() != 0 {
 			level = slog.LevelInfo // who may not connect the kernel has other clients
 		}
-		o.Logger.Log(context.Background(), level, "block devices and mounts of this host that this process serves may hang when memory is short; "+
+		o.Logger.Log(ctx, level, "block devices and mounts of this host that this process serves may hang when memory is short; "+
 			"against that it needs CAP_SYS_RESOURCE", "err", err)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" && debug.SetMemoryLimit(-1) == math.MaxInt64 {
