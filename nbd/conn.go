@@ -61,7 +61,6 @@ func newConn(s *Server, nc net.Conn, cut context.CancelFunc) *conn {
 		cutCtx: cut,
 		log:    s.opts.Logger.With("client", nc.RemoteAddr().String()),
 		batch:  make([]*request, 0, batchReplies),
-		share:  batchReplies,
 	}
 	c.change.L = &c.mu
 	return c

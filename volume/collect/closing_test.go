@@ -9,6 +9,7 @@ import (
 
 	"skerry/drivers"
 	"skerry/drivers/faulty"
+	"skerry/volume"
 	"skerry/volume/catalog"
 	"skerry/volume/collect"
 )
@@ -42,6 +43,29 @@ func meetings() map[string]func(*process) error {
 	}
 }
 
+// closing starts a process that has vm1 open, with the snapshot s, and content that was changed after it.
+func closing(t *testing.T) (*process, *volume.Device) {
+	p := start(t, newStorage(t), 1)
+	p.create("vm1", mib)
+	p.write("vm1", 0, mib, 1)
+	p.snapshot("vm1@s")
+	d, err := p.OpenVolume(t.Context(), "vm1")
+	p.ok(err)
+	p.ok(d.WriteAt(t.Context(), make([]byte, 4096), 0))
+	return p, d
+}
+
+// closed ends the process, whose vm1 is closed and has that content, and nothing is left behind.
+func (p *process) closed() {
+	p.t.Helper()
+	p.faults.SetHook(nil)
+	p.wants("vm1", 4096, mib-4096, 1)
+	p.wants("vm1", 0, 4096, 0)
+	p.collect()
+	p.clean()
+	p.stop()
+}
+
 // TestWhatMeetsAClosingVolume: a collection, a snapshot, a clone, another size and a removal that come while the volume's device is being closed in the
 // same process wait for that, and then do what they are for.
 func TestWhatMeetsAClosingVolume(t *testing.T) {
@@ -53,14 +77,7 @@ func TestWhatMeetsAClosingVolume(t *testing.T) {
 }
 
 func meetClosing(t *testing.T, do func(*process) error) {
-	b := newStorage(t)
-	p := start(t, b, 1)
-	p.create("vm1", mib)
-	p.write("vm1", 0, mib, 1)
-	p.snapshot("vm1@s")
-	d, err := p.OpenVolume(t.Context(), "vm1")
-	p.ok(err)
-	p.ok(d.WriteAt(t.Context(), make([]byte, 4096), 0))
+	p, d := closing(t)
 	reached, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	p.faults.SetHook(func(c faulty.Call) faulty.Action {
@@ -82,15 +99,10 @@ func meetClosing(t *testing.T, do func(*process) error) {
 	synctest.Wait() // it has failed, or waits
 	close(goOn)
 	wg.Wait()
-	p.faults.SetHook(nil)
 	if late != nil {
 		t.Error(late)
 	}
-	p.wants("vm1", 4096, mib-4096, 1)
-	p.wants("vm1", 0, 4096, 0)
-	p.collect()
-	p.clean()
-	p.stop()
+	p.closed()
 }
 
 // TestClosingVolumeMeetsWhatIsUnderWay is the other way round: the device is closed at each call of the storage that something makes which is under way.
@@ -111,14 +123,7 @@ func TestClosingVolumeMeetsWhatIsUnderWay(t *testing.T) {
 
 // closeAtCall closes the device of vm1 before call k, and reports whether there was one.
 func closeAtCall(t *testing.T, k int, do func(*process) error) bool {
-	b := newStorage(t)
-	p := start(t, b, 1)
-	p.create("vm1", mib)
-	p.write("vm1", 0, mib, 1)
-	p.snapshot("vm1@s")
-	d, err := p.OpenVolume(t.Context(), "vm1")
-	p.ok(err)
-	p.ok(d.WriteAt(t.Context(), make([]byte, 4096), 0))
+	p, d := closing(t)
 	var mu sync.Mutex
 	calls := 0
 	goOn, at := make(chan struct{}), ""
@@ -143,14 +148,9 @@ func closeAtCall(t *testing.T, k int, do func(*process) error) bool {
 	synctest.Wait()
 	close(goOn)
 	wg.Wait()
-	p.faults.SetHook(nil)
 	if done != nil {
 		t.Errorf("closed at call %d, %s: %v", k, at, done)
 	}
-	p.wants("vm1", 4096, mib-4096, 1)
-	p.wants("vm1", 0, 4096, 0)
-	p.collect()
-	p.clean()
-	p.stop()
+	p.closed()
 	return reached
 }
