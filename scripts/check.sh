@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # check.sh: what must hold before a commit: format, vet, staticcheck, the layers, and
 # under the race detector the tests of the packages that differ from HEAD and of all
-# packages that depend on them, but for guests and what else -short leaves to make test.
+# packages that depend on them, but for those that take long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -54,7 +54,12 @@ echo "== tests of what changed"
 if [ -z "$tests" ]; then
 	echo "nothing with tests changed"
 else
+	# Those that boot guests or go on for more than some seconds are left to make test.
+	long='InAGuest$|^TestInteropGuest|^TestInteropLibvirtGuest|^TestFsx(NBD|FUSE|BothDoors)|^TestLazyImport$|^TestLazyImportByReflink$'
+	long+='|^Test(Demo|R18FileSystem|InteropFioFile|InterruptedCommands|KilledCommandsAreDoneOrNot|CrashKilledServersLoseNothing)$'
+	long+='|^Test(MemoryOfServeIsBounded|ServeEndsCleanlyBesideAClientThatDoesNotRead|Comparison)$'
+	long+='|^Test(FileSystems|KilledServerLosesNothing|DeadServer|AttachedDeviceIsWhatTheExportIs)$' # nbd/kernel
 	# shellcheck disable=SC2086
-	"$go" test -race -short -timeout 20m $tests
+	"$go" test -race -skip "$long" -timeout 20m $tests
 fi
 echo "check: all passed"

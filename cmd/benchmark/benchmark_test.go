@@ -215,9 +215,6 @@ func TestDocumentShowsWherePeersWin(t *testing.T) {
 
 // TestComparison measures a row of each sort on tiny disks.
 func TestComparison(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes long")
-	}
 	dir := t.TempDir()
 	program := filepath.Join(dir, "skerry")
 	if out, err := exec.Command("go", "build", "-o", program, "../skerry").CombinedOutput(); err != nil {

@@ -21,14 +21,6 @@ import (
 // binary is where TestMain puts the program.
 var binary = filepath.Join(os.TempDir(), "skerry-test-"+rand.Text(), "skerry")
 
-// takesLong leaves a test to make test when make check, which is for before each commit, runs it.
-func takesLong(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("it takes long")
-	}
-}
-
 func TestMain(m *testing.M) { os.Exit(buildAndTest(m)) }
 
 func buildAndTest(m *testing.M) int {

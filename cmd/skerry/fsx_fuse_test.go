@@ -185,7 +185,7 @@ func fsxMount(w *world, lines int, args ...string) (start func() *server, d *fus
 
 func TestFsxFUSE(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 20_000, 1_000_000)
+	seed, operations := fsxtest.Settings(t, 20_000, 1_000_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 1)
 	v, content := newFsxVolume(w, seed, fsxChunk, start, file)
@@ -194,7 +194,7 @@ func TestFsxFUSE(t *testing.T) {
 
 func TestFsxFUSELargeChunks(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 1500, 100_000)
+	seed, operations := fsxtest.Settings(t, 1500, 100_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 1)
 	v, content := newFsxVolume(w, seed, usualChunk, start, file)
@@ -206,7 +206,7 @@ func TestFsxFUSELargeChunks(t *testing.T) {
 // TestFsxBothDoors: what is done through NBD is seen through FUSE at once, and the other way round.
 func TestFsxBothDoors(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 10_000, 500_000)
+	seed, operations := fsxtest.Settings(t, 10_000, 500_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 2, "--nbd", "unix:s")
 	v, content := newFsxVolume(w, seed, fsxChunk, start, file, &nbdDoor{w: w})
@@ -216,7 +216,7 @@ func TestFsxBothDoors(t *testing.T) {
 // TestFsxBothDoorsStripes writes through both doors at once.
 func TestFsxBothDoorsStripes(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 4000, 200_000)
+	seed, operations := fsxtest.Settings(t, 4000, 200_000)
 	w := newPool(t)
 	start, file := fsxMount(w, 2, "--nbd", "unix:s")
 	v, content := newFsxVolume(w, seed, fsxChunk, start, file, &nbdDoor{w: w})

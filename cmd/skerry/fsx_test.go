@@ -45,15 +45,6 @@ type fsxVolume struct {
 // fsxSize is that of the volume at first.
 const fsxSize = mib + 300*1024 + 3*sector
 
-// fsxSettings is [fsxtest.Settings] with a tenth of what is usual when make check runs the test.
-func fsxSettings(t *testing.T, usual, soak int) (seed uint64, operations int) {
-	t.Helper()
-	if testing.Short() {
-		usual /= 10
-	}
-	return fsxtest.Settings(t, usual, soak)
-}
-
 // newFsxVolume makes a clone of an image with data and zeros, with chunks of some size, and opens the doors to it.
 func newFsxVolume(w *world, seed uint64, chunk int64, start func() *server, doors ...door) (v *fsxVolume, content []byte) {
 	w.t.Helper()
@@ -338,7 +329,7 @@ const (
 
 func TestFsxNBD(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 20_000, 1_000_000)
+	seed, operations := fsxtest.Settings(t, 20_000, 1_000_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, fsxChunk, w.serveAll, &nbdDoor{w: w}, &nbdDoor{w: w}, newLibnbdDoor(w))
 	v.exercise(v.options(seed, content, fsxChunk), operations)
@@ -346,7 +337,7 @@ func TestFsxNBD(t *testing.T) {
 
 func TestFsxNBDLargeChunks(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 1500, 100_000)
+	seed, operations := fsxtest.Settings(t, 1500, 100_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, usualChunk, w.serveAll, &nbdDoor{w: w})
 	o := v.options(seed, content, usualChunk)
@@ -357,7 +348,7 @@ func TestFsxNBDLargeChunks(t *testing.T) {
 // TestFsxNBDStripes writes through several connections at once.
 func TestFsxNBDStripes(t *testing.T) {
 	t.Parallel()
-	seed, operations := fsxSettings(t, 4000, 200_000)
+	seed, operations := fsxtest.Settings(t, 4000, 200_000)
 	w := newPool(t)
 	v, content := newFsxVolume(w, seed, fsxChunk, w.serveAll, &nbdDoor{w: w}, &nbdDoor{w: w}, newLibnbdDoor(w))
 	v.stripes(seed, content, operations)

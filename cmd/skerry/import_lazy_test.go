@@ -56,7 +56,6 @@ func (w *world) copied(name string) {
 }
 
 func TestLazyImport(t *testing.T) {
-	takesLong(t)
 	w := newPool(t)
 	path, want := w.lazyImage("image.raw", 192*mib)
 	host, err := os.Hostname()
@@ -231,7 +230,6 @@ func TestLazyImportWhereTimesAreWholeSeconds(t *testing.T) {
 }
 
 func TestLazyImportByReflink(t *testing.T) {
-	takesLong(t)
 	w := newWorld(t)
 	mount := mountReflinks(t, w.dir)
 	w.env = append(w.env, "SKERRY_POOL="+filepath.Join(mount, "pool"))

@@ -130,7 +130,6 @@ type crashes struct {
 }
 
 func TestCrashKilledServersLoseNothing(t *testing.T) {
-	takesLong(t)
 	rounds, seed := 20, rand.Uint64()
 	if os.Getenv("SKERRY_SOAK") != "" {
 		rounds = 1000

@@ -7,7 +7,6 @@ import (
 )
 
 func TestDemo(t *testing.T) {
-	takesLong(t)
 	t.Parallel()
 	w := newWorld(t)
 	script, err := filepath.Abs("../../scripts/demo.sh")

@@ -78,7 +78,6 @@ func (w *world) holds(fs, name, want string) {
 
 // A file system lives on a volume through restarts, crashes, snapshots and clones.
 func TestR18FileSystem(t *testing.T) {
-	takesLong(t)
 	t.Parallel()
 	w := newPool(t)
 	w.ok("create", "-q", "vm1", "--size", "200M")

@@ -9,7 +9,6 @@ import (
 
 // Requests of all sizes that are in flight together are answered with their own data.
 func TestInteropFioFile(t *testing.T) {
-	takesLong(t)
 	t.Parallel()
 	w := newPool(t)
 	w.ok("create", "-q", "vm1", "--size", "64M")

@@ -99,7 +99,6 @@ func (w *world) boot(disk string, boots int, do func(), words ...string) (sum st
 // guestVolume makes a volume that a guest boots from, a clone of debian@v1, and returns the image that this is.
 func (w *world) guestVolume(name string) (image string) {
 	w.t.Helper()
-	takesLong(w.t)
 	made := w.foreign(vmScript(w.t, "image.sh"))
 	made.Stderr = w.t.Output()
 	out, err := made.Output()

@@ -67,7 +67,6 @@ func testSeed(t *testing.T) uint64 {
 
 // TestInterruptedCommands interrupts commands at steps of their work, as the first signal does: before the k-th call of the storage.
 func TestInterruptedCommands(t *testing.T) {
-	takesLong(t)
 	rng := rand.New(rand.NewPCG(testSeed(t), 0))
 	w := newPool(t)
 	w.put("vm1", noise(mib, 1), "--chunk-size", "64K")

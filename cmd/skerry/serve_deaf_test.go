@@ -10,7 +10,6 @@ import (
 
 // TestServeEndsCleanlyBesideAClientThatDoesNotRead: such a client is cut off, and all that was written is there.
 func TestServeEndsCleanlyBesideAClientThatDoesNotRead(t *testing.T) {
-	takesLong(t)
 	w := newPool(t)
 	data := noise(8*mib, 3)
 	w.put("vm1", data)

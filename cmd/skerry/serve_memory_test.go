@@ -41,7 +41,6 @@ func (s *server) memory(line string) int64 {
 
 // Far more large requests wait than the bounds of docs/processes.md let in: 16 connections want 64 MiB each, together twice what is let in.
 func TestMemoryOfServeIsBounded(t *testing.T) {
-	takesLong(t)
 	const (
 		volumeSize = 64 * mib
 		request    = 32 * mib

@@ -48,7 +48,6 @@ type stress struct {
 }
 
 func TestKilledCommandsAreDoneOrNot(t *testing.T) {
-	takesLong(t)
 	rounds, seed := 1, rand.Uint64()
 	if os.Getenv("SKERRY_SOAK") != "" {
 		rounds = 100

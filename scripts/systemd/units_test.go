@@ -97,9 +97,6 @@ func build(t *testing.T, args ...string) {
 
 // In a guest systemd starts a server, starts it again when it is killed, and ends it; guest_test.go has what happens there.
 func TestServersUnderSystemdInAGuest(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it boots a guest")
-	}
 	dir := t.TempDir()
 	build(t, "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "skerry"), "./cmd/skerry")
 	build(t, "test", "-c", "-ldflags", "-s -w", "-o", filepath.Join(dir, "test"), "./scripts/systemd")

@@ -25,12 +25,9 @@ type Bed struct {
 	ns *os.File // the network namespace
 }
 
-// New makes a bed that lasts as long as the test. It needs root, and skips the test with -short.
+// New makes a bed that lasts as long as the test. It needs root.
 func New(t testing.TB) *Bed {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("it boots a guest")
-	}
 	b := &Bed{t: t, Dir: shared(t)}
 	made := make(chan error)
 	go func() {
